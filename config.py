@@ -1,0 +1,227 @@
+"""Every option of Broadway, documented in line.
+
+Each field of a config class is one option. `bind` is the flag `--bind` and the environment variable
+`BROADWAY_BIND`; a flag wins over the environment, the environment over the default given here. The text beside a
+field is the help that `--help` prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, get_type_hints
+
+#: The HTTP status that a worker gets when the queue has no job for it.
+QUEUE_EMPTY_CODE = 498
+
+ENVIRONMENT_PREFIX = "BROADWAY_"
+
+
+def option(default: Any, text: str, *, choices: Sequence[str] = (), flag: str | None = None) -> Any:
+    """One option: its default, its help, the values it may have and its flag (made from its name if not given)."""
+    return dataclasses.field(default=default, metadata={"help": text, "choices": tuple(choices), "flag": flag})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the two config classes share: reading themselves from flags and the environment."""
+
+    log_level: str = option("info", "least severe messages to log", choices=("debug", "info", "warning", "error"))
+    log_dir: str = option("", "directory of the rotating log files (midnight, 7 kept); empty: <data or work dir>/logs")
+
+    @classmethod
+    def parser(cls) -> argparse.ArgumentParser:
+        """The command line of this config class; the help of each option names its environment variable."""
+        parser = argparse.ArgumentParser(
+            prog=f"{cls.__name__.removesuffix('Config').lower()}.py",
+            description=(cls.__doc__ or "").splitlines()[0],
+            formatter_class=argparse.RawTextHelpFormatter,
+        )
+        for field in dataclasses.fields(cls):
+            cls._add_argument(parser, field)
+        return parser
+
+    @classmethod
+    def _add_argument(cls, parser: argparse.ArgumentParser, field: dataclasses.Field[Any]) -> None:
+        shown = "" if field.default in ("", None) else f", default {field.default}"
+        text = f"{field.metadata['help']}\n[{environment_name(field.name)}{shown}]"
+        # %: argparse formats its help texts.
+        settings: dict[str, Any] = {"dest": field.name, "default": None, "help": text.replace("%", "%%")}
+        if get_type_hints(cls)[field.name] is bool:
+            parser.add_argument(flag_name(field), action=argparse.BooleanOptionalAction, **settings)
+        elif flag_name(field).startswith("-"):
+            parser.add_argument(flag_name(field), metavar=field.name.upper(), **settings)
+        else:  # positional, and optional since the environment may give it
+            parser.add_argument(flag_name(field), nargs="?", default=None, help=settings["help"])
+
+    @classmethod
+    def load(cls, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Self:
+        """Read the options from `arguments` (without the program's name) and the environment.
+
+        Ends the process with status 2 and one clear line where a value cannot be used, as argparse does.
+        """
+        environment = os.environ if environment is None else environment
+        parser = cls.parser()
+        given = vars(parser.parse_args(arguments))
+        hints = get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            source, value = flag_name(field) or field.name, given[field.name]
+            if value is None and environment.get(environment_name(field.name), "") != "":
+                source, value = environment_name(field.name), environment[environment_name(field.name)]
+            if value is not None:
+                try:
+                    values[field.name] = _convert(value, hints[field.name], field.metadata["choices"])
+                except ValueError as error:
+                    parser.error(f"{source}: {error}")
+        try:
+            config = cls(**values)
+            config.check()
+        except ValueError as error:
+            parser.error(str(error))
+        return config
+
+    def check(self) -> None:
+        """Raise ValueError where options contradict one another."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ApiConfig(Options):
+    """The Broadway API: receives grading runs and hands their jobs to graders."""
+
+    bind: str = option("127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
+    port: int = option(1470, "port to listen on; 0 takes a free one")
+    token: str = option("", "cluster token; better given by the environment than by a flag, which `ps` shows.\n"
+                            "None given: one is made at the first start and kept in <data dir>/cluster_token")  # fmt: skip
+    store: str = option(
+        "", "where runs are kept: sqlite:///<file> or mongodb://…; empty: sqlite:///<data dir>/broadway.db"
+    )
+    data_dir: str = option("data", "directory of the embedded store, the made token and the logs")
+    heartbeat_interval: int = option(10, "seconds between the heartbeats that workers are asked for")
+    lease_seconds: int = option(0, "seconds after which a job whose worker was not heard of is queued again;\n"
+                                   "0: three heartbeat intervals")  # fmt: skip
+    job_max_attempts: int = option(3, "how often a job is handed out before an infrastructure fault fails it")
+    max_stage_timeout: int = option(3600, "seconds, the longest timeout that a stage may ask for")
+    allow_privileged: bool = option(False, "accept stages that ask for a privileged container, which owns its host")
+    max_body_bytes: int = option(32 * 1024 * 1024, "largest request body; a larger one is refused with 413")
+    body_stall_seconds: int = option(30, "a request body that brings nothing for so long is cut off")
+    ssl_certificate: str = option("", "PEM file of the certificate chain; with --ssl-key the API speaks HTTPS")
+    ssl_key: str = option("", "PEM file of the certificate's key")
+
+    def check(self) -> None:
+        if bool(self.ssl_certificate) != bool(self.ssl_key):
+            raise ValueError("--ssl-certificate and --ssl-key go together: give both or neither")
+        _check_range("--port", self.port, 0, 65535)
+        for name in (
+            "heartbeat_interval",
+            "job_max_attempts",
+            "max_stage_timeout",
+            "max_body_bytes",
+            "body_stall_seconds",
+        ):
+            _check_range(f"--{name.replace('_', '-')}", getattr(self, name), 1, 2**31)
+        if self.lease_seconds and self.lease_seconds <= self.heartbeat_interval:
+            raise ValueError("--lease-seconds must be more than --heartbeat-interval, or every job would be lost")
+
+    @property
+    def lease(self) -> int:
+        """Seconds that a claim lasts without a heartbeat."""
+        return self.lease_seconds or 3 * self.heartbeat_interval
+
+    @property
+    def store_url(self) -> str:
+        """The store to open, with its default filled in."""
+        return self.store or f"sqlite:///{Path(self.data_dir) / 'broadway.db'}"
+
+    @property
+    def log_path(self) -> Path:
+        """Directory of the log files."""
+        return Path(self.log_dir) if self.log_dir else Path(self.data_dir) / "logs"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GraderConfig(Options):
+    """A Broadway grader: asks the API for jobs and runs their stages in containers."""
+
+    token: str = option("", "cluster token; better given by the environment than on the command line, which `ps` shows",
+                        flag="token")  # fmt: skip
+    api: str = option("http://127.0.0.1:1470", "URL of the API")
+    ca_certificate: str = option(
+        "", "PEM file of the authority that signed the API's certificate, if no public one did"
+    )
+    slots: int = option(0, "jobs to run at once; 0: the number of CPUs")
+    runtime: str = option("auto", "what runs the stages; auto: docker if an engine answers, else sandbox",
+                          choices=("auto", "docker", "sandbox"))  # fmt: skip
+    work_dir: str = option("work", "directory of the jobs' /job directories and the logs; must be this grader's alone")
+    image_pull_policy: str = option("missing", "when to pull images", choices=("missing", "always", "never"))
+    max_log_bytes: int = option(1024 * 1024, "bytes of stdout and of stderr kept of each stage; the rest is dropped")
+    stage_memory: str = option("512m", "memory of a stage that asks for none")
+    stage_cpus: float = option(1.0, "CPUs of a stage that asks for none")
+    stage_pids: int = option(256, "processes of a stage that asks for none")
+    poll_wait: int = option(20, "seconds that the API is asked to hold a poll until there is work")
+
+    def check(self) -> None:
+        if not self.token:
+            raise ValueError(f"no cluster token: give it as the first argument or in {environment_name('token')}")
+        _check_range("--slots", self.slots, 0, 1024)
+        _check_range("--max-log-bytes", self.max_log_bytes, 1024, 2**30)
+        _check_range("--stage-pids", self.stage_pids, 1, 2**22)
+        if self.stage_cpus <= 0:
+            raise ValueError("--stage-cpus must be more than 0")
+        if not self.api.startswith(("http://", "https://")):
+            raise ValueError(f"--api must be an http:// or https:// URL, not {self.api!r}")
+
+    @property
+    def slot_count(self) -> int:
+        """Jobs to run at once, with the default filled in."""
+        return self.slots or os.cpu_count() or 1
+
+    @property
+    def log_path(self) -> Path:
+        """Directory of the log files."""
+        return Path(self.log_dir) if self.log_dir else Path(self.work_dir) / "logs"
+
+
+def environment_name(field_name: str) -> str:
+    """The environment variable of an option."""
+    return ENVIRONMENT_PREFIX + field_name.upper()
+
+
+def flag_name(field: dataclasses.Field[Any]) -> str:
+    """The flag of an option; a name without dashes is a positional argument."""
+    return str(field.metadata["flag"] or "--" + field.name.replace("_", "-"))
+
+
+def _convert(value: Any, kind: type, choices: Sequence[str]) -> Any:
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        if value.lower() not in words:
+            raise ValueError(f"{value!r} is neither true nor false")
+        return words[value.lower()]
+    if kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not a number") from None
+    if choices and value not in choices:
+        raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+    return value
+
+
+def _check_range(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be between {least} and {most}, not {value}")
