@@ -94,15 +94,20 @@ class ApiConfig(Options):
 
     bind: str = option("127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
     port: int = option(1470, "port to listen on; 0 takes a free one")
-    token: str = option("", "cluster token; better given by the environment than by a flag, which `ps` shows.\n"
-                            "None given: one is made at the first start and kept in <data dir>/cluster_token")  # fmt: skip
+    token: str = option(
+        "",
+        "cluster token; better given by the environment than by a flag, which `ps` shows.\n"
+        "None given: one is made at the first start and kept in <data dir>/cluster_token",
+    )
     store: str = option(
         "", "where runs are kept: sqlite:///<file> or mongodb://…; empty: sqlite:///<data dir>/broadway.db"
     )
     data_dir: str = option("data", "directory of the embedded store, the made token and the logs")
     heartbeat_interval: int = option(10, "seconds between the heartbeats that workers are asked for")
-    lease_seconds: int = option(0, "seconds after which a job whose worker was not heard of is queued again;\n"
-                                   "0: three heartbeat intervals")  # fmt: skip
+    lease_seconds: int = option(
+        0,
+        "seconds after which a job whose worker was not heard of is queued again;\n0: three heartbeat intervals",
+    )
     job_max_attempts: int = option(3, "how often a job is handed out before an infrastructure fault fails it")
     max_stage_timeout: int = option(3600, "seconds, the longest timeout that a stage may ask for")
     allow_privileged: bool = option(False, "accept stages that ask for a privileged container, which owns its host")
@@ -146,15 +151,19 @@ class ApiConfig(Options):
 class GraderConfig(Options):
     """A Broadway grader: asks the API for jobs and runs their stages in containers."""
 
-    token: str = option("", "cluster token; better given by the environment than on the command line, which `ps` shows",
-                        flag="token")  # fmt: skip
+    token: str = option(
+        "", "cluster token; better given by the environment than on the command line, which `ps` shows", flag="token"
+    )
     api: str = option("http://127.0.0.1:1470", "URL of the API")
     ca_certificate: str = option(
         "", "PEM file of the authority that signed the API's certificate, if no public one did"
     )
     slots: int = option(0, "jobs to run at once; 0: the number of CPUs")
-    runtime: str = option("auto", "what runs the stages; auto: docker if an engine answers, else sandbox",
-                          choices=("auto", "docker", "sandbox"))  # fmt: skip
+    runtime: str = option(
+        "auto",
+        "what runs the stages; auto: docker if an engine answers, else sandbox",
+        choices=("auto", "docker", "sandbox"),
+    )
     work_dir: str = option("work", "directory of the jobs' /job directories and the logs; must be this grader's alone")
     image_pull_policy: str = option("missing", "when to pull images", choices=("missing", "always", "never"))
     max_log_bytes: int = option(1024 * 1024, "bytes of stdout and of stderr kept of each stage; the rest is dropped")

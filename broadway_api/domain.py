@@ -1,0 +1,268 @@
+"""The words of Broadway as values: what a run, a job, a worker and a claim are. No I/O, no behaviour.
+
+Times are aware datetimes in UTC, whole milliseconds (what every store can keep exactly). Ids are the 24 hexadecimal
+digits of an ObjectId.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+#: Environment as courses write it: values are strings, numbers or booleans.
+Env = Mapping[str, str | int | float | bool]
+
+#: The course of every run that comes through the cluster-token protocol.
+DEFAULT_COURSE = "default"
+
+
+class RunState(StrEnum):
+    """`ready → pre_processing → students → post_processing → finished | failed | cancelled`."""
+
+    READY = "ready"  # stored, not started
+    PRE_PROCESSING = "pre_processing"  # its pre-processing job is queued or running
+    STUDENTS = "students"  # its student jobs are queued or running
+    POST_PROCESSING = "post_processing"  # its post-processing job is queued or running
+    FINISHED = "finished"  # every phase ended; students may have failed
+    FAILED = "failed"  # pre- or post-processing failed
+    CANCELLED = "cancelled"  # ended by staff
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will happen to the run any more."""
+        return self in (RunState.FINISHED, RunState.FAILED, RunState.CANCELLED)
+
+
+class JobType(StrEnum):
+    """Which of the run's pipelines a job is an instance of."""
+
+    PRE_PROCESSING = "pre_processing"
+    STUDENT = "student"
+    POST_PROCESSING = "post_processing"
+
+
+class JobState(StrEnum):
+    """`waiting → queued → running → succeeded | failed | cancelled`; `running → queued` when a lease runs out."""
+
+    WAITING = "waiting"  # its phase has not opened
+    QUEUED = "queued"  # a worker may claim it
+    RUNNING = "running"  # a worker holds a lease on it
+    SUCCEEDED = "succeeded"  # every stage exited with 0
+    FAILED = "failed"  # see its reason
+    CANCELLED = "cancelled"  # it never ran, or was stopped by staff
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has its one accepted outcome."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Reason(StrEnum):
+    """Why a job did not succeed: who is to blame."""
+
+    STAGE_FAILED = "stage_failed"  # a stage exited with another code than 0
+    TIMEOUT = "timeout"  # a stage took longer than it may
+    OUT_OF_MEMORY = "out_of_memory"  # a stage was killed at its memory limit
+    OUTPUT_LIMIT = "output_limit"  # a stage was stopped for what it printed
+    DISK_LIMIT = "disk_limit"  # a stage was stopped for what it wrote to /job
+    IMAGE_UNAVAILABLE = "image_unavailable"  # the image is neither there nor to be pulled
+    RUNTIME_ERROR = "runtime_error"  # the grader or its engine failed
+    WORKER_LOST = "worker_lost"  # leases ran out as often as a job may be handed out
+    CANCELLED = "cancelled"  # ended by staff, or its run failed before it could run
+
+    @property
+    def is_infrastructure(self) -> bool:
+        """Whether the fleet is to blame; such a failure is retried by itself, a student's never is."""
+        return self in (Reason.IMAGE_UNAVAILABLE, Reason.RUNTIME_ERROR, Reason.WORKER_LOST)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One container of a pipeline. None: left to the image, the engine or the grader."""
+
+    image: str
+    env: Env = field(default_factory=dict)
+    entry_point: tuple[str, ...] | None = None
+    enable_networking: bool = False
+    host_name: str | None = None
+    timeout: float = 30  # seconds, without pulling the image
+    memory: int | str | None = None  # bytes, or with a unit: "512m"
+    cpus: float | None = None
+    pids: int | None = None
+    logs: bool = True
+    user: str | None = None
+    working_dir: str | None = None
+    privileged: bool = False
+
+
+Pipeline = tuple[Stage, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """What a course hands in, without the students: each of those is in its own job."""
+
+    student_pipeline: Pipeline
+    pre_processing_pipeline: Pipeline | None = None
+    post_processing_pipeline: Pipeline | None = None
+    env: Env = field(default_factory=dict)
+
+    def pipeline(self, job_type: JobType) -> Pipeline:
+        """The stages of the jobs of a type; empty if the run has no such jobs."""
+        pipelines = {
+            JobType.PRE_PROCESSING: self.pre_processing_pipeline,
+            JobType.STUDENT: self.student_pipeline,
+            JobType.POST_PROCESSING: self.post_processing_pipeline,
+        }
+        return pipelines[job_type] or ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """The grading of one assignment."""
+
+    id: str
+    course: str = DEFAULT_COURSE
+    state: RunState = RunState.READY
+    config: RunConfig
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One ended attempt at a job that left the job unfinished, or finished it."""
+
+    number: int
+    worker_id: str
+    reason: Reason | None  # None: it succeeded, or its worker handed it back
+    started_at: datetime
+    finished_at: datetime
+    reported: bool  # by the worker; otherwise its lease ran out, or the job was handed back or taken away
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One instance of a pipeline.
+
+    `attempt` is the fencing token: it grows by one with every claim and never falls. The job fails with an
+    infrastructure reason once `attempt` has reached `attempt_limit`.
+    """
+
+    id: str
+    run_id: str
+    type: JobType
+    seq: int  # place in the run: 0 pre-processing, 1… the roster, then post-processing
+    student: Env | None = None  # its roster entry, student jobs only
+    state: JobState = JobState.WAITING
+    reason: Reason | None = None
+    attempt: int = 0
+    attempt_limit: int
+    worker_id: str | None = None  # who holds it or ended it
+    lease_expires_at: datetime | None = None  # running jobs only
+    queued_at: datetime | None = None
+    started_at: datetime | None = None  # of the current attempt
+    finished_at: datetime | None = None
+    attempts: tuple[Attempt, ...] = ()  # the ended ones, oldest first
+    info: tuple[Mapping[str, Any], ...] = ()  # per stage that ran, without its output
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A worker's right to end a job: what every write of a worker carries.
+
+    `attempt` is None for workers of the first releases, which do not know theirs; the worker's id alone fences them.
+    """
+
+    job_id: str
+    worker_id: str
+    attempt: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageLog:
+    """What one stage printed."""
+
+    stage: int  # from 0
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What a worker says came of a job."""
+
+    success: bool
+    reason: Reason | None  # None if and only if it succeeded
+    info: tuple[Mapping[str, Any], ...] = ()
+    logs: tuple[StageLog, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worker:
+    """A registered grader process."""
+
+    id: str
+    hostname: str
+    slots: int = 1  # jobs at a time
+    runtime: str = ""
+    version: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    registered_at: datetime
+    last_seen: datetime
+    jobs_processed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunProgress:
+    """What decides a run's next step; see `lifecycle.next_step`."""
+
+    run: Run
+    unopened: bool  # the current phase has a job that is waiting
+    unfinished: bool  # the current phase has a job that has not ended
+    failed: bool  # the current phase has a job that has ended without success
+    leftover: bool  # any phase has a job that is waiting or queued
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """A run and what its jobs amount to."""
+
+    run: Run
+    counts: Mapping[JobState, int]
+    reasons: Mapping[Reason, int]
+    pre_processing_job: Job | None
+    post_processing_job: Job | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdempotencyKey:
+    """A client's name for one creation, and the digest of what it asked for."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedJob:
+    """A job after a result was accepted, now or earlier."""
+
+    job: Job
+    phase_over: bool  # no job of its phase is left unfinished; the run may go on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LostJob:
+    """A job taken from its worker."""
+
+    job_id: str
+    run_id: str
+    worker_id: str
+    state: JobState  # queued again, or failed
+
+
+Jobs = Sequence[Job]

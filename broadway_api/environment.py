@@ -1,0 +1,131 @@
+"""The environment of a stage: merged from run, stage and student, with `$NAME` templates resolved. Pure.
+
+Precedence, lowest first: the run's `env`, the stage's `env`, the student's entry; an empty value of a stage hides
+nothing. `GRADING_RUN_ID` and `GRADING_JOB_ID` stand on top. A value `$NAME` takes NAME's value, `$$…` is a literal
+`$…`. Templates are checked when a run is created, so that resolving them later cannot fail.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+from broadway_api.domain import Env, JobType, Pipeline, RunConfig
+from broadway_api.errors import Fault
+
+#: What a shell calls a name (POSIX, section 8.1, with lower case).
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+#: Set by Broadway in every stage; nobody can override them.
+RESERVED = ("GRADING_RUN_ID", "GRADING_JOB_ID")
+
+
+class UnresolvedTemplate(ValueError):
+    """A `$NAME` that leads nowhere or in a circle; `variable` is the one that holds it."""
+
+    def __init__(self, variable: str, problem: str) -> None:
+        self.variable = variable
+        self.problem = problem
+        super().__init__(f"{variable}: {problem}")
+
+
+def as_text(value: str | float | bool) -> str:
+    """An env value as a string: numbers and booleans as JSON writes them."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def merge(run: Env, stage: Env, student: Env | None) -> dict[str, str]:
+    """The three levels as one, templates unresolved. Always a new dictionary: no student sees another's values."""
+    merged = {name: as_text(value) for name, value in run.items()}
+    student = student or {}
+    for name, value in stage.items():
+        if value != "" or not (name in merged or name in student):
+            merged[name] = as_text(value)
+    for name, value in student.items():
+        merged[name] = as_text(value)
+    return merged
+
+
+def resolve(merged: Mapping[str, str], reserved: Mapping[str, str]) -> dict[str, str]:
+    """The environment as the container gets it. Raises UnresolvedTemplate."""
+    variables = {**merged, **{name: escape(value) for name, value in reserved.items()}}
+    return {name: _resolve_one(name, variables) for name in variables}
+
+
+def escape(value: str) -> str:
+    """A literal as a template."""
+    return "$" + value if value.startswith("$") else value
+
+
+def _resolve_one(name: str, variables: Mapping[str, str]) -> str:
+    seen = [name]
+    value = variables[name]
+    while value.startswith("$"):
+        if value.startswith("$$"):
+            return value[1:]
+        target = value[1:]
+        if not NAME.fullmatch(target):
+            raise UnresolvedTemplate(
+                name, f"{_shown(value)} is no $NAME; write $$ for a value that begins with a dollar sign"
+            )
+        if target in seen:
+            raise UnresolvedTemplate(name, f"${target} leads in a circle: {' → '.join([*seen, target])}")
+        if target not in variables:
+            raise UnresolvedTemplate(name, f"${target} names no variable; write $${target} for the literal text")
+        seen.append(target)
+        value = variables[target]
+    return value
+
+
+def _shown(value: str) -> str:
+    return value if len(value) <= 40 else value[:40] + "…"
+
+
+def template_faults(config: RunConfig, roster: list[Env]) -> Iterator[Fault]:
+    """What is wrong with the templates of a run, each at the place where the offending value was written.
+
+    What can be wrong depends only on the names of a student's variables and on its templates; students alike in both
+    are checked once, so a roster of 10,000 costs about as much as one of one.
+    """
+    reported: set[Fault] = set()
+    for job_type in JobType:
+        pipeline = config.pipeline(job_type)
+        if job_type is not JobType.STUDENT:
+            found = _pipeline_faults(config, pipeline, job_type, None, "")
+        else:
+            found = _student_faults(config, pipeline, roster)
+        for fault in found:
+            if fault not in reported:
+                reported.add(fault)
+                yield fault
+
+
+def _student_faults(config: RunConfig, pipeline: Pipeline, roster: list[Env]) -> Iterator[Fault]:
+    checked: set[tuple[frozenset[str], frozenset[tuple[str, str]]]] = set()
+    for index, student in enumerate(roster):
+        templates = frozenset((k, v) for k, v in student.items() if isinstance(v, str) and v.startswith("$"))
+        alike = (frozenset(student), templates)
+        if alike not in checked:
+            checked.add(alike)
+            yield from _pipeline_faults(config, pipeline, JobType.STUDENT, student, f"$.students[{index}]")
+
+
+def _pipeline_faults(
+    config: RunConfig, pipeline: Pipeline, job_type: JobType, student: Env | None, student_path: str
+) -> Iterator[Fault]:
+    for index, stage in enumerate(pipeline):
+        variables = {**merge(config.env, stage.env, student), **dict.fromkeys(RESERVED, "")}
+        for name in variables:
+            try:
+                _resolve_one(name, variables)
+            except UnresolvedTemplate as error:
+                stage_path = f"$.{job_type}_pipeline[{index}]"
+                if student and name in student:
+                    path = f"{student_path}.{name}"
+                elif stage.env.get(name, "") != "":
+                    path = f"{stage_path}.env.{name}"
+                else:
+                    path = f"$.env.{name}"
+                where = "" if path.startswith(stage_path) else f" (in {stage_path[2:]})"
+                yield Fault(path=path, message=error.problem + where)

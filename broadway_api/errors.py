@@ -1,0 +1,164 @@
+"""Everything that Broadway refuses or fails to do, as one tree that knows nothing of HTTP.
+
+    BroadwayError
+    ├── Rejected                    the caller's fault, nothing was changed
+    │   ├── InvalidInput            what, where, what to do: a list of faults
+    │   │   └── NotJson             with line and column
+    │   ├── RunAlreadyStarted
+    │   ├── IdempotencyMismatch     a key used again for something else
+    │   ├── ClaimLost               the job is not, or no longer, this worker's
+    │   ├── UnknownWorker           it must register again
+    │   └── NotFound
+    │       ├── RunNotFound
+    │       └── JobNotFound
+    └── StoreError                  ours
+        ├── StoreUnavailable        passing: try again
+        ├── StoreInUse              another process has the file
+        ├── StoreUrlInvalid
+        └── SchemaTooNew            written by a later release
+
+An error holds its facts as attributes and builds its own message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class BroadwayError(Exception):
+    """Root of all errors that Broadway raises on purpose."""
+
+
+class Rejected(BroadwayError):
+    """The caller asked for something that cannot be done; nothing was changed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """One thing wrong with a body: where, as a JSONPath (RFC 9535), and what."""
+
+    path: str
+    message: str
+
+
+class InvalidInput(Rejected):
+    """What was sent has the wrong shape or values.
+
+    `faults` are the first ones found, `more` how many there are beyond them (0 also if nobody counted).
+    """
+
+    def __init__(self, faults: Sequence[Fault], *, what: str = "the body", more: int = 0) -> None:
+        self.faults = tuple(faults)
+        self.more = more
+        first = f": {faults[0].path}: {faults[0].message}" if faults else ""
+        super().__init__(f"{what} is not valid{first}")
+
+
+class NotJson(InvalidInput):
+    """The body is not JSON (RFC 8259); line and column count from 1."""
+
+    def __init__(self, problem: str, *, line: int, column: int) -> None:
+        self.problem = problem
+        self.line = line
+        self.column = column
+        super().__init__((), what="the body")
+        self.args = (f"the body is not JSON: {problem} at line {line}, column {column}",)
+
+
+class RunAlreadyStarted(Rejected):
+    """A run starts once."""
+
+    def __init__(self, run_id: str, state: str) -> None:
+        self.run_id = run_id
+        self.state = state
+        super().__init__(f"grading run {run_id} was started before, its state is {state}")
+
+
+class IdempotencyMismatch(Rejected):
+    """An Idempotency-Key names one request; this is another one."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"the Idempotency-Key {key!r} was used for another body; use a new key for a new request")
+
+
+class ClaimLost(Rejected):
+    """The job is not this worker's at this attempt: it never was, or its lease ran out."""
+
+    def __init__(self, job_id: str, worker_id: str, attempt: int | None) -> None:
+        self.job_id = job_id
+        self.worker_id = worker_id
+        self.attempt = attempt
+        which = "" if attempt is None else f" at attempt {attempt}"
+        super().__init__(f"worker {worker_id} does not hold grading job {job_id}{which}; the result was not taken")
+
+
+class UnknownWorker(Rejected):
+    """No worker has this id: it never registered, has deregistered, or was forgotten."""
+
+    def __init__(self, worker_id: str | None) -> None:
+        self.worker_id = worker_id
+        which = f"worker id {worker_id} is unknown" if worker_id else "the worker_id header is missing"
+        super().__init__(f"{which}; register (again) with POST /api/v1/worker_register")
+
+
+class NotFound(Rejected):
+    """There is no such thing."""
+
+
+class RunNotFound(NotFound):
+    """No run has this id."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"there is no grading run {run_id}")
+
+
+class JobNotFound(NotFound):
+    """No job has this id."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"there is no grading job {job_id}")
+
+
+class StoreError(BroadwayError):
+    """The store cannot do its work."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer, or could not write; the same call may succeed later."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"the store is unavailable: {problem}")
+
+
+class StoreInUse(StoreError):
+    """A SQLite store belongs to one process at a time."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"{path} is in use by another Broadway API; stop it, or give this one its own --data-dir")
+
+
+class StoreUrlInvalid(StoreError):
+    """The store's URL names no store."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        scheme = url.partition(":")[0]  # not all of it: a URL may hold a password
+        self.scheme = scheme
+        self.problem = problem
+        super().__init__(f"the store {scheme}:… cannot be opened: {problem}")
+
+
+class SchemaTooNew(StoreError):
+    """A later release wrote this store; reading on would lose what that release added."""
+
+    def __init__(self, found: int, known: int) -> None:
+        self.found = found
+        self.known = known
+        super().__init__(
+            f"the store has schema version {found}, this release knows versions up to {known}: upgrade Broadway"
+        )

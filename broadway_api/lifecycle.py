@@ -1,0 +1,138 @@
+"""What happens next: the rules of runs and jobs as pure functions of values. No I/O, no clock.
+
+The service asks `next_step` again after each step until there is none, so a crash between any two steps leaves
+nothing to repair but to ask again. The stores ask what an ended attempt makes of a job, and write the answer only if
+the job is still what they read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from broadway_api.domain import (
+    Attempt,
+    Job,
+    JobState,
+    JobType,
+    Reason,
+    Result,
+    RunConfig,
+    RunProgress,
+    RunState,
+)
+
+#: The jobs that a live run state is about.
+PHASES = {
+    RunState.PRE_PROCESSING: JobType.PRE_PROCESSING,
+    RunState.STUDENTS: JobType.STUDENT,
+    RunState.POST_PROCESSING: JobType.POST_PROCESSING,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenPhase:
+    """Queue the waiting jobs of a type."""
+
+    job_type: JobType
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Advance:
+    """Move the run on, if it is still where it was."""
+
+    leaving: RunState
+    to: RunState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CancelLeftovers:
+    """End the jobs that an ended run will never hand out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settle:
+    """Nothing is left to do, ever."""
+
+
+Step = OpenPhase | Advance | CancelLeftovers | Settle
+
+
+def first_phase(config: RunConfig) -> RunState:
+    """The state that starting a run leads to."""
+    return RunState.PRE_PROCESSING if config.pre_processing_pipeline else RunState.STUDENTS
+
+
+def after_phase(config: RunConfig, state: RunState, *, failed: bool) -> RunState:
+    """The state that the end of a phase leads to; `failed`: one of its jobs did not succeed."""
+    if state is RunState.STUDENTS:  # a failing student never fails the run
+        return RunState.POST_PROCESSING if config.post_processing_pipeline else RunState.FINISHED
+    if failed:
+        return RunState.FAILED
+    return RunState.STUDENTS if state is RunState.PRE_PROCESSING else RunState.FINISHED
+
+
+def next_step(progress: RunProgress) -> Step | None:
+    """What the run needs now; None while its jobs are being worked on, or before it starts."""
+    state = progress.run.state
+    if state.ended:
+        return CancelLeftovers() if progress.leftover else Settle()
+    if state not in PHASES:
+        return None
+    if progress.unopened:
+        return OpenPhase(job_type=PHASES[state])
+    if progress.unfinished:
+        return None
+    return Advance(leaving=state, to=after_phase(progress.run.config, state, failed=progress.failed))
+
+
+def after_result(job: Job, result: Result, now: datetime) -> Job:
+    """The running job after its worker reported."""
+    ended = _end_attempt(job, result.reason, now, reported=True)
+    if result.success:
+        return replace(ended, state=JobState.SUCCEEDED, reason=None, info=result.info)
+    if result.reason and result.reason.is_infrastructure and job.attempt < job.attempt_limit:
+        return _queue_again(replace(ended, info=result.info))
+    return replace(ended, state=JobState.FAILED, reason=result.reason, info=result.info)
+
+
+def after_lost_lease(job: Job, now: datetime) -> Job:
+    """The running job after its lease ran out."""
+    ended = _end_attempt(job, Reason.WORKER_LOST, now, reported=False)
+    if job.attempt < job.attempt_limit:
+        return _queue_again(ended)
+    return replace(ended, state=JobState.FAILED, reason=Reason.WORKER_LOST)
+
+
+def after_hand_back(job: Job, now: datetime) -> Job:
+    """The running job after its worker gave it back unfinished, which costs no attempt."""
+    return replace(
+        _queue_again(_end_attempt(job, None, now, reported=False)),
+        attempt_limit=job.attempt_limit + 1,
+    )
+
+
+def is_repeat(job: Job, worker_id: str, attempt: int | None) -> bool:
+    """Whether a result of this worker, at this attempt, was accepted before."""
+    return any(
+        ended.reported and ended.worker_id == worker_id and attempt in (None, ended.number) for ended in job.attempts
+    )
+
+
+def _end_attempt(job: Job, reason: Reason | None, now: datetime, *, reported: bool) -> Job:
+    if job.state is not JobState.RUNNING or job.worker_id is None or job.started_at is None:
+        raise ValueError(f"grading job {job.id} is {job.state}, not running")
+    attempt = Attempt(
+        number=job.attempt,
+        worker_id=job.worker_id,
+        reason=reason,
+        started_at=job.started_at,
+        finished_at=now,
+        reported=reported,
+    )
+    return replace(job, attempts=(*job.attempts, attempt), finished_at=now, lease_expires_at=None)
+
+
+def _queue_again(job: Job) -> Job:
+    """Queued, with its old rank, which is lower than any that is still queued: in front."""
+    return replace(job, state=JobState.QUEUED, reason=None, worker_id=None, started_at=None, finished_at=None)

@@ -1,0 +1,208 @@
+"""The store, by intent: what Broadway asks of it, and what guards each change.
+
+The store is the queue. Every method either changes one job, run or worker by compare-and-set, or is idempotent, so
+that a crash between two calls is repaired by calling again. No method needs a transaction over several documents.
+`now` is always an argument. Drivers' errors come out as `StoreUnavailable`, and then nothing is known about whether
+the change was made: callers repeat, which is harmless.
+
+A write has been made durable before its method returns: to disk in SQLite (WAL, `synchronous=FULL`), by a journaled
+majority in MongoDB.
+
+`tests/contract/` holds every implementation to this text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol, Self
+
+from broadway_api.domain import (
+    Claim,
+    FinishedJob,
+    IdempotencyKey,
+    Job,
+    JobState,
+    JobType,
+    LostJob,
+    Result,
+    Run,
+    RunProgress,
+    RunState,
+    RunSummary,
+    StageLog,
+    Worker,
+)
+
+
+class Store(Protocol):
+    """Keeps runs, jobs, workers and logs. Opened and closed by `async with`."""
+
+    async def __aenter__(self) -> Self:
+        """Open: check or make the schema, make the indexes.
+
+        Raises SchemaTooNew, StoreInUse (SQLite only), StoreUnavailable.
+        """
+        ...
+
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+    async def ping(self) -> None:
+        """Return if the store can answer and write, else raise StoreUnavailable."""
+        ...
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    async def create_run(self, run: Run, jobs: Sequence[Job], *, idempotency: IdempotencyKey | None = None) -> str:
+        """Keep a new run with all its jobs, `waiting`; return its id.
+
+        A run that can be seen has all its jobs: jobs are written first, the run last. With a key that a run of the
+        same course was created with before, nothing is written and that run's id is returned, if the fingerprint is
+        the same one; otherwise raises IdempotencyMismatch. Of several calls at once with one key, one creates.
+        """
+        ...
+
+    async def start_run(self, run_id: str, first: RunState, now: datetime) -> None:
+        """`ready` → `first`. Raises RunNotFound, RunAlreadyStarted."""
+        ...
+
+    async def open_phase(self, run_id: str, job_type: JobType, now: datetime) -> int:
+        """Queue the `waiting` jobs of a type; return how many those were. Repeating it queues the rest.
+
+        The caller has moved the run to that phase before. Each job gets its `rank`, by which jobs are claimed
+        (start-time fair queueing: the course's k-th job here gets max(virtual time, the course's last rank) + k /
+        its weight; virtual time is the least rank still queued, and never falls), so that courses share the fleet
+        by weight however long their queues are.
+        """
+        ...
+
+    async def advance_run(self, run_id: str, *, leaving: RunState, to: RunState, now: datetime) -> bool:
+        """`leaving` → `to`; whether this call did it. An ended state also sets `finished_at`."""
+        ...
+
+    async def cancel_jobs(self, run_id: str, now: datetime) -> int:
+        """End every `waiting` or `queued` job of the run as `cancelled`; return how many those were."""
+        ...
+
+    async def settle_run(self, run_id: str) -> None:
+        """Note that an ended run needs no more attention: `unsettled_runs` leaves it out from now on."""
+        ...
+
+    async def unsettled_runs(self) -> list[str]:
+        """Runs that were started and not settled, oldest first: those the sweeper looks after."""
+        ...
+
+    async def run_progress(self, run_id: str) -> RunProgress:
+        """What decides the run's next step. Existence tests only, no counting. Raises RunNotFound.
+
+        Outside a phase (ready, ended) `unopened`, `unfinished` and `failed` are False.
+        """
+        ...
+
+    async def run(self, run_id: str) -> Run:
+        """Raises RunNotFound."""
+        ...
+
+    async def run_summary(self, run_id: str) -> RunSummary:
+        """The run with its jobs counted by state and reason. Raises RunNotFound."""
+        ...
+
+    async def runs(
+        self, *, state: RunState | None = None, course: str | None = None, limit: int, after: str | None = None
+    ) -> list[Run]:
+        """Newest first (by id), older than the run `after`, at most `limit`."""
+        ...
+
+    async def run_jobs(
+        self, run_id: str, *, states: Sequence[JobState] = (), limit: int, after: int | None = None
+    ) -> list[Job]:
+        """Jobs of the run in the given states (none given: all) with `seq` over `after`, in order of `seq`.
+
+        At most `limit`; `info` and `attempts` may be left empty. An unknown run has none.
+        """
+        ...
+
+    async def roster(self, run_id: str) -> list[Mapping[str, Any]]:
+        """The students' entries in roster order, as they were handed in."""
+        ...
+
+    # --- workers ------------------------------------------------------------------------------------------------
+
+    async def register_worker(self, worker: Worker) -> None:
+        """Keep a new worker."""
+        ...
+
+    async def heartbeat(
+        self, worker_id: str, running: Sequence[Claim] | None, now: datetime, lease: timedelta
+    ) -> list[str]:
+        """Note that the worker was seen, renew leases to `now + lease`; return the ids of named jobs that are lost.
+
+        `running` names the jobs to renew; None: all that the worker holds. A lease is renewed only while the job is
+        running, held by this worker at this attempt; a named job that is not is lost. Raises UnknownWorker.
+        """
+        ...
+
+    async def deregister_worker(self, worker_id: str, now: datetime) -> list[LostJob]:
+        """Forget the worker's id, then queue again what it holds, in front, costing no attempt.
+
+        Guard of each job: running and held by this worker. `attempt` stays (a late result is refused all the same),
+        `attempt_limit` grows by one. Raises UnknownWorker.
+        """
+        ...
+
+    async def worker(self, worker_id: str) -> Worker:
+        """Raises UnknownWorker; so do deregistered ones."""
+        ...
+
+    async def workers(self) -> list[tuple[Worker, list[str]]]:
+        """Every registered worker with the ids of the jobs that it holds, by hostname and id."""
+        ...
+
+    async def forget_workers(self, seen_before: datetime) -> int:
+        """Remove workers that were last seen before that time and hold no job; return how many."""
+        ...
+
+    # --- jobs ---------------------------------------------------------------------------------------------------
+
+    async def claim_jobs(
+        self, worker_id: str, n: int, now: datetime, lease: timedelta, *, holding: Sequence[str] = ()
+    ) -> list[Job]:
+        """Hand up to `n` jobs to the worker and note that it was seen. Raises UnknownWorker.
+
+        First those it holds already and did not name in `holding` (the answer that gave them got lost), unchanged
+        but for a new lease; then queued jobs, by (rank, id): `running`, `attempt` + 1, a lease. Each job goes to one
+        caller.
+        """
+        ...
+
+    async def finish_job(self, claim: Claim, result: Result, now: datetime) -> FinishedJob:
+        """Accept a result, with its logs. Guard: running, held by this worker, at this attempt.
+
+        Success → `succeeded`; a student's fault → `failed`; an infrastructure fault → `queued` again with its old
+        rank while `attempt` < `attempt_limit`, else `failed`. The ended attempt is added to `attempts`, and the
+        worker's `jobs_processed` grows by one when the job ended.
+
+        The same claim again, after its result was accepted: nothing is changed, the job as it is now is returned.
+        Raises ClaimLost (nothing was changed), JobNotFound.
+        """
+        ...
+
+    async def expire_leases(self, now: datetime) -> list[LostJob]:
+        """Take back jobs whose lease ran out. Guard of each: still running, same attempt, lease not after `now`.
+
+        `queued` again with their old rank, that is in front, while `attempt` < `attempt_limit`; else `failed` with
+        reason `worker_lost`. The attempt is added to `attempts` as not reported.
+        """
+        ...
+
+    async def job(self, job_id: str) -> Job:
+        """Raises JobNotFound."""
+        ...
+
+    async def job_log(self, job_id: str, stage: int | None = None) -> list[StageLog]:
+        """What the stages of the last reported attempt printed, or one of them. Raises JobNotFound."""
+        ...
+
+    async def queue_depth(self) -> int:
+        """How many jobs are queued."""
+        ...
