@@ -1,0 +1,23 @@
+"""Fixtures of every kind of test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import services
+
+
+@pytest.fixture(scope="session")
+def mongo_standalone_url() -> Iterator[str]:
+    """URL of a standalone mongod, started for this session; `services.with_database` names a database of your own."""
+    with services.mongo_standalone() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mongo_replica_set_url() -> Iterator[str]:
+    """URL of a replica set of three mongods, started for this session."""
+    with services.mongo_replica_set() as url:
+        yield url
