@@ -1,0 +1,59 @@
+"""Run configs between JSON and domain: one shape for the wire and for the stores. Pure.
+
+What comes in here has passed the schema (`schemas.py`) or was written by `to_json` before; nothing is checked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from broadway_api.domain import Env, Pipeline, RunConfig, Stage
+
+#: Fields of a stage that are said even where the config left them to their defaults.
+_ALWAYS_SAID = ("image", "env", "enable_networking", "timeout")
+
+_STAGE_DEFAULTS = Stage(image="")
+
+
+def stage_from_json(data: Mapping[str, Any]) -> Stage:
+    """A stage as the config or `stage_to_json` writes it."""
+    fields = dict(data)
+    if fields.get("entry_point") is not None:
+        fields["entry_point"] = tuple(fields["entry_point"])
+    return Stage(**fields)
+
+
+def stage_to_json(stage: Stage, *, env: Env | None = None) -> dict[str, Any]:
+    """The stage with its four basic fields and all others that the config has; `env` stands in for its own."""
+    data: dict[str, Any] = {}
+    for name in Stage.__dataclass_fields__:
+        value = getattr(stage, name)
+        if name in _ALWAYS_SAID or value != getattr(_STAGE_DEFAULTS, name):
+            data[name] = list(value) if isinstance(value, tuple) else value
+    data["env"] = dict(stage.env if env is None else env)
+    return data
+
+
+def from_json(data: Mapping[str, Any]) -> RunConfig:
+    """A run config; its `students`, if it has any, are left out."""
+    return RunConfig(
+        student_pipeline=_pipeline(data["student_pipeline"]) or (),
+        pre_processing_pipeline=_pipeline(data.get("pre_processing_pipeline")),
+        post_processing_pipeline=_pipeline(data.get("post_processing_pipeline")),
+        env=dict(data.get("env") or {}),
+    )
+
+
+def to_json(config: RunConfig) -> dict[str, Any]:
+    """The inverse of `from_json`."""
+    data: dict[str, Any] = {"env": dict(config.env)}
+    for name in ("student_pipeline", "pre_processing_pipeline", "post_processing_pipeline"):
+        pipeline: Pipeline | None = getattr(config, name)
+        if pipeline is not None:
+            data[name] = [stage_to_json(stage) for stage in pipeline]
+    return data
+
+
+def _pipeline(stages: list[Mapping[str, Any]] | None) -> Pipeline | None:
+    return None if stages is None else tuple(stage_from_json(stage) for stage in stages)
