@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -55,7 +56,7 @@ def mongo_replica_set() -> Iterator[str]:
         members = [{"_id": number, "host": host} for number, host in enumerate(hosts)]
         with _client(f"mongodb://{hosts[0]}/?directConnection=true") as client:
             client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
-            _await_members(client)
+            _elect(client)
         yield f"mongodb://{','.join(hosts)}/?replicaSet={REPLICA_SET}"
 
 
@@ -87,12 +88,20 @@ def _await_ping(process: Process, port: int) -> None:
                     raise TimeoutError(f"mongod does not answer ({error}); its log:\n{process.output()}") from error
 
 
-def _await_members(client: pymongo.MongoClient[dict[str, Any]]) -> None:
+def _elect(client: pymongo.MongoClient[dict[str, Any]]) -> None:
+    """Wait until this member is the primary and the others are its secondaries.
+
+    A new set waits a whole election timeout (10 s) before anybody stands; a member told to step up stands at once.
+    """
     deadline = time.monotonic() + READY_SECONDS
+    states: list[str] = []
     while time.monotonic() < deadline:
         states = sorted(member["stateStr"] for member in client.admin.command("replSetGetStatus")["members"])
         if states == ["PRIMARY", "SECONDARY", "SECONDARY"]:
             return
+        if states == ["SECONDARY"] * 3:
+            with contextlib.suppress(pymongo.errors.OperationFailure):  # lost to another member: that is as good
+                client.admin.command("replSetStepUp")
         time.sleep(0.1)
     raise TimeoutError(f"the replica set is not ready: {states}")
 
