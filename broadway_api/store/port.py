@@ -71,8 +71,8 @@ class Store(Protocol):
 
         The caller has moved the run to that phase before. Each job gets its `rank`, by which jobs are claimed
         (start-time fair queueing: the course's k-th job here gets max(virtual time, the course's last rank) + k /
-        its weight; virtual time is the least rank still queued, and never falls), so that courses share the fleet
-        by weight however long their queues are.
+        its weight; virtual time is the least rank still queued, or the last one given if none is, and never falls),
+        so that courses share the fleet by weight however long their queues are.
         """
         ...
 

@@ -1,0 +1,148 @@
+"""The tables of the SQLite store, and rows as domain values.
+
+Times are whole milliseconds since 1970. What no query looks into is JSON text.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+
+from broadway_api.domain import Job, JobState, JobType, Reason, Run, RunState, Worker
+from broadway_api.store import records
+
+SCHEMA_VERSION = 1
+
+#: One statement ends with a semicolon and a line feed.
+SCHEMA = """
+CREATE TABLE runs (
+    id TEXT PRIMARY KEY,
+    course TEXT NOT NULL,
+    state TEXT NOT NULL,
+    config TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    started_at INTEGER,
+    finished_at INTEGER,
+    settled INTEGER NOT NULL DEFAULT 0,
+    idempotency_key TEXT,
+    idempotency_fingerprint TEXT
+);
+CREATE UNIQUE INDEX runs_by_idempotency_key ON runs (course, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX runs_by_course ON runs (course, id);
+CREATE INDEX runs_unsettled ON runs (id) WHERE settled = 0 AND state <> 'ready';
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    run_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    student TEXT,
+    state TEXT NOT NULL,
+    rank REAL,
+    reason TEXT,
+    attempt INTEGER NOT NULL,
+    attempt_limit INTEGER NOT NULL,
+    worker_id TEXT,
+    lease_expires_at INTEGER,
+    queued_at INTEGER,
+    started_at INTEGER,
+    finished_at INTEGER,
+    attempts TEXT NOT NULL DEFAULT '[]',
+    info TEXT NOT NULL DEFAULT '[]'
+);
+CREATE UNIQUE INDEX jobs_by_run ON jobs (run_id, seq);
+CREATE INDEX jobs_by_run_and_state ON jobs (run_id, state, type, reason);
+CREATE INDEX jobs_queue ON jobs (rank, id) WHERE state = 'queued';
+CREATE INDEX jobs_held ON jobs (worker_id) WHERE state = 'running';
+CREATE INDEX jobs_by_lease ON jobs (lease_expires_at) WHERE state = 'running';
+CREATE TABLE logs (
+    job_id TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    stage INTEGER NOT NULL,
+    stdout TEXT NOT NULL,
+    stderr TEXT NOT NULL,
+    PRIMARY KEY (job_id, attempt, stage)
+);
+CREATE TABLE workers (
+    id TEXT PRIMARY KEY,
+    hostname TEXT NOT NULL,
+    slots INTEGER NOT NULL,
+    runtime TEXT NOT NULL,
+    version TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    registered_at INTEGER NOT NULL,
+    last_seen INTEGER NOT NULL,
+    jobs_processed INTEGER NOT NULL
+);
+CREATE TABLE courses (
+    course TEXT PRIMARY KEY,
+    weight REAL NOT NULL,
+    last_rank REAL NOT NULL
+);
+CREATE TABLE queue (virtual_time REAL NOT NULL);
+INSERT INTO queue VALUES (0);
+"""
+
+#: The job columns that `job_from_row` reads.
+JOB_COLUMNS = (
+    "id, run_id, type, seq, student, state, reason, attempt, attempt_limit, worker_id,"
+    " lease_expires_at, queued_at, started_at, finished_at, attempts, info"
+)
+
+
+def run_from_row(row: sqlite3.Row) -> Run:
+    """A row of `runs`."""
+    return Run(
+        id=row["id"],
+        course=row["course"],
+        state=RunState(row["state"]),
+        config=records.config_from_text(row["config"]),
+        created_at=records.from_millis(row["created_at"]),
+        started_at=_time(row["started_at"]),
+        finished_at=_time(row["finished_at"]),
+    )
+
+
+def job_from_row(row: sqlite3.Row) -> Job:
+    """A row of `jobs`."""
+    return Job(
+        id=row["id"],
+        run_id=row["run_id"],
+        type=JobType(row["type"]),
+        seq=row["seq"],
+        student=None if row["student"] is None else records.from_text(row["student"]),
+        state=JobState(row["state"]),
+        reason=None if row["reason"] is None else Reason(row["reason"]),
+        attempt=row["attempt"],
+        attempt_limit=row["attempt_limit"],
+        worker_id=row["worker_id"],
+        lease_expires_at=_time(row["lease_expires_at"]),
+        queued_at=_time(row["queued_at"]),
+        started_at=_time(row["started_at"]),
+        finished_at=_time(row["finished_at"]),
+        attempts=records.attempts_from_text(row["attempts"]),
+        info=tuple(records.from_text(row["info"])),
+    )
+
+
+def worker_from_row(row: sqlite3.Row) -> Worker:
+    """A row of `workers`."""
+    return Worker(
+        id=row["id"],
+        hostname=row["hostname"],
+        slots=row["slots"],
+        runtime=row["runtime"],
+        version=row["version"],
+        labels=records.from_text(row["labels"]),
+        registered_at=records.from_millis(row["registered_at"]),
+        last_seen=records.from_millis(row["last_seen"]),
+        jobs_processed=row["jobs_processed"],
+    )
+
+
+def optional_millis(time: datetime | None) -> int | None:
+    """A time that may be missing, as a column."""
+    return None if time is None else records.to_millis(time)
+
+
+def _time(millis: int | None) -> datetime | None:
+    return None if millis is None else records.from_millis(millis)
