@@ -133,14 +133,14 @@ class SqliteStore:
         def work(db: sqlite3.Connection) -> int:
             waiting = "run_id = ? AND type = ? AND state = 'waiting'"
             first, last = db.execute(
-                f"SELECT min(seq), max(seq) FROM jobs WHERE {waiting}",  # noqa: S608 - constants only
+                f"SELECT min(seq), max(seq) FROM jobs WHERE {waiting}",
                 (run_id, job_type),
             ).fetchone()
             if first is None:
                 return 0
             start, weight = _reserve_ranks(db, _run(db, run_id).course, last - first + 1)
             return db.execute(
-                f"UPDATE jobs SET state = 'queued', queued_at = ?, rank = ? + (seq - ? + 1) / ? WHERE {waiting}",  # noqa: S608 - constants only
+                f"UPDATE jobs SET state = 'queued', queued_at = ?, rank = ? + (seq - ? + 1) / ? WHERE {waiting}",
                 (to_millis(now), start, first, weight, run_id, job_type),
             ).rowcount
 
@@ -235,7 +235,7 @@ class SqliteStore:
             lambda db: [
                 run_from_row(row)
                 for row in db.execute(
-                    f"SELECT * FROM runs WHERE {where} ORDER BY id DESC LIMIT ?",  # noqa: S608 - constants only
+                    f"SELECT * FROM runs WHERE {where} ORDER BY id DESC LIMIT ?",
                     (*given.values(), limit),
                 )
             ]
@@ -356,7 +356,7 @@ class SqliteStore:
             until = to_millis(now + lease)
             unanswered = db.execute(
                 "SELECT id FROM jobs WHERE worker_id = ? AND state = 'running'"
-                f" AND id NOT IN ({_marks(holding)}) ORDER BY rank, id LIMIT ?",  # noqa: S608 - question marks only
+                f" AND id NOT IN ({_marks(holding)}) ORDER BY rank, id LIMIT ?",
                 (worker_id, *holding, n),
             ).fetchall()
             ids = [row["id"] for row in unanswered]
@@ -439,11 +439,11 @@ def _job(db: sqlite3.Connection, job_id: str) -> Job:
 
 
 def _jobs(db: sqlite3.Connection, rest: str, values: Sequence[object]) -> list[Job]:
-    return [job_from_row(row) for row in db.execute(f"SELECT {JOB_COLUMNS} FROM jobs {rest}", values)]  # noqa: S608
+    return [job_from_row(row) for row in db.execute(f"SELECT {JOB_COLUMNS} FROM jobs {rest}", values)]
 
 
 def _exists(db: sqlite3.Connection, condition: str, values: Sequence[object]) -> bool:
-    row = db.execute(f"SELECT EXISTS (SELECT 1 FROM jobs WHERE {condition})", values).fetchone()  # noqa: S608
+    row = db.execute(f"SELECT EXISTS (SELECT 1 FROM jobs WHERE {condition})", values).fetchone()
     return bool(row[0])
 
 

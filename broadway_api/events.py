@@ -1,0 +1,66 @@
+"""Wake-ups for requests that wait for work. A hint only: whoever is woken asks the store again.
+
+A wake-up that is lost, or meant for another API process, costs no more than a second: `watch_queue` looks into the
+store that often, once for all that wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class QueueDepth(Protocol):
+    """The part of the store that `watch_queue` needs."""
+
+    async def queue_depth(self) -> int:
+        """How many jobs are queued."""
+        ...
+
+
+class WakeUps:
+    """Those who wait for jobs, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[asyncio.Event, None] = OrderedDict()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody may wait any more."""
+        return self._closed
+
+    @contextmanager
+    def place(self) -> Iterator[asyncio.Event]:
+        """A place in the line. Take it before asking the store, or what happens in between goes unnoticed."""
+        event = asyncio.Event()
+        self._waiting[event] = None
+        try:
+            yield event
+        finally:
+            self._waiting.pop(event, None)
+
+    def jobs_queued(self, number: int) -> None:
+        """Wake as many as there are new jobs, the longest waiting first."""
+        for _ in range(min(number, len(self._waiting))):
+            event, _ = self._waiting.popitem(last=False)
+            event.set()
+
+    def close(self) -> None:
+        """Wake all, for good: the server is stopping."""
+        self._closed = True
+        self.jobs_queued(len(self._waiting))
+
+
+async def watch_queue(store: QueueDepth, wake_ups: WakeUps, *, seconds: float = 1.0) -> None:
+    """For ever: wake those who wait if the store has jobs that nobody told us of."""
+    while True:
+        await asyncio.sleep(seconds)
+        if len(wake_ups):
+            wake_ups.jobs_queued(await store.queue_depth())

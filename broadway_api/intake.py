@@ -1,0 +1,69 @@
+"""From the body of a request to a run with its jobs. Pure, and for a long roster slow: callers leave the event loop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import datetime
+
+from broadway_api import environment, ids, json_body, runconfig
+from broadway_api.domain import DEFAULT_COURSE, Env, IdempotencyKey, Job, JobType, Run
+from broadway_api.errors import Fault
+from broadway_api.policy import Policy
+from broadway_api.schemas import RunConfigValidator, refuse_if_any
+
+#: The largest run config without its students, and the largest roster entry, in characters. MongoDB keeps neither in
+#: more than 16 MiB, and a character can take three bytes.
+MAX_RECORD = 4_000_000
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+class Intake:
+    """Reads run configs as a cluster's policy has them."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._validator = RunConfigValidator(policy)
+
+    def plan(self, body: bytes, now: datetime, *, course: str = DEFAULT_COURSE) -> tuple[Run, list[Job]]:
+        """A new run and its jobs, `waiting`, in the order of their `seq`. Raises NotJson, InvalidInput."""
+        data = json_body.parse(body)
+        self._validator.check(data)
+        config = runconfig.from_json(data)
+        roster = data["students"]
+        refuse_if_any(environment.template_faults(config, roster))
+        if len(json.dumps(runconfig.to_json(config), ensure_ascii=False)) > MAX_RECORD:
+            refuse_if_any(iter([Fault(path="$", message=f"more than {MAX_RECORD} characters without its students")]))
+        refuse_if_any(
+            Fault(path=f"$.students[{index}]", message=f"more than {MAX_RECORD} characters")
+            for index, entry in enumerate(roster)
+            if sum(len(str(value)) for value in entry.values()) > MAX_RECORD
+        )
+        run = Run(id=ids.new_id(), course=course, config=config, created_at=now)
+        jobs = [self._job(run, JobType.STUDENT, seq, entry) for seq, entry in enumerate(roster, start=1)]
+        if config.pre_processing_pipeline:
+            jobs.insert(0, self._job(run, JobType.PRE_PROCESSING, 0))
+        if config.post_processing_pipeline:
+            jobs.append(self._job(run, JobType.POST_PROCESSING, len(roster) + 1))
+        return run, jobs
+
+    def _job(self, run: Run, job_type: JobType, seq: int, student: Env | None = None) -> Job:
+        return Job(
+            id=ids.new_id(),
+            run_id=run.id,
+            type=job_type,
+            seq=seq,
+            student=student,
+            attempt_limit=self._policy.job_max_attempts,
+        )
+
+
+def idempotency_key(key: str | None, body: bytes) -> IdempotencyKey | None:
+    """The value of an `Idempotency-Key` header with the digest of the body it came with. Raises InvalidInput."""
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
+        refuse_if_any(iter([Fault(path="Idempotency-Key", message="must be 1 to 255 visible ASCII characters")]))
+    return IdempotencyKey(key=key, fingerprint=hashlib.sha256(body).hexdigest())

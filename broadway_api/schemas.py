@@ -1,0 +1,243 @@
+"""The shapes of request bodies as JSON Schema (2020-12): one schema a shape, which validates and documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, cast
+
+import jsonschema_rs
+
+from broadway_api.domain import Reason
+from broadway_api.errors import Fault, InvalidInput
+from broadway_api.policy import Policy
+
+Schema = dict[str, Any]
+
+#: How many faults of a body are reported at a time.
+MAX_FAULTS = 20
+
+#: The longest string that Linux passes to a program, as an argument or as NAME=value (MAX_ARG_STRLEN), less a name.
+_MAX_ARGUMENT = 131_072 - 1_024
+
+_ENV_NAME = "^[A-Za-z_][A-Za-z0-9_]*$"
+_NO_NUL = "^[^\\u0000]*$"
+
+ENV: Schema = {
+    "title": "Environment",
+    "description": "name → value; `$NAME` takes NAME's value, `$$` at the beginning is a literal `$`",
+    "type": "object",
+    "maxProperties": 1_000,
+    "propertyNames": {"pattern": _ENV_NAME, "maxLength": 255},
+    "additionalProperties": {
+        "type": ["string", "number", "boolean"],
+        "pattern": _NO_NUL,
+        "maxLength": _MAX_ARGUMENT,
+    },
+}
+
+REGISTRATION: Schema = {
+    "title": "WorkerRegistration",
+    "type": "object",
+    "properties": {
+        "hostname": {"type": "string", "minLength": 1, "maxLength": 255},
+        "slots": {"type": "integer", "minimum": 1, "maximum": 1_024, "default": 1},
+        "runtime": {"type": "string", "maxLength": 64},
+        "version": {"type": "string", "maxLength": 64},
+        "labels": {
+            "type": "object",
+            "maxProperties": 64,
+            "propertyNames": {"minLength": 1, "maxLength": 63},
+            "additionalProperties": {"type": "string", "maxLength": 255},
+        },
+    },
+    "additionalProperties": False,
+}
+
+HEARTBEAT: Schema = {
+    "title": "Heartbeat",
+    "type": "object",
+    "properties": {
+        "running": {
+            "description": "the jobs whose leases to renew; left out: all that the worker holds",
+            "type": "array",
+            "maxItems": 1_024,
+            "items": {
+                "type": "object",
+                "required": ["job_id"],
+                "properties": {
+                    "job_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
+                    "attempt": {"type": "integer", "minimum": 1},
+                },
+                "additionalProperties": False,
+            },
+        }
+    },
+    "additionalProperties": False,
+}
+
+#: Open to more fields, here and in `info`: graders of other releases have them.
+RESULT: Schema = {
+    "title": "JobResult",
+    "type": "object",
+    "required": ["success"],
+    "properties": {
+        "success": {"type": "boolean"},
+        "attempt": {"type": "integer", "minimum": 1},
+        "reason": {"enum": [reason for reason in Reason if reason not in ("worker_lost", "cancelled")] + [None]},
+        "info": {"type": "array", "maxItems": 100, "items": {"type": "object"}, "default": []},
+    },
+}
+
+
+def stage_schema(policy: Policy) -> Schema:
+    """A stage, within what the cluster allows."""
+    return {
+        "title": "Stage",
+        "type": "object",
+        "required": ["image"],
+        "properties": {
+            "image": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[A-Za-z0-9][^\\s\\u0000]*$"},
+            "env": ENV,
+            "entry_point": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 1_000,
+                "items": {"type": "string", "pattern": _NO_NUL, "maxLength": _MAX_ARGUMENT},
+            },
+            "enable_networking": {"type": "boolean", "default": False},
+            "host_name": {
+                "type": "string",
+                "maxLength": 63,
+                "pattern": "^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$",
+            },
+            "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": policy.max_stage_timeout, "default": 30},
+            "memory": {
+                "description": "bytes, or a number with the unit k, m or g",
+                "type": ["integer", "string"],
+                "minimum": 6 * 1024 * 1024,  # what Docker Engine asks for at least
+                "maximum": 2**50,
+                "pattern": "^[1-9][0-9]{0,14}[bkmgBKMG]?$",
+            },
+            "cpus": {"type": "number", "exclusiveMinimum": 0, "maximum": 1_024},
+            "pids": {"type": "integer", "minimum": 1, "maximum": 2**22},
+            "logs": {"type": "boolean", "default": True},
+            "user": {"type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]+)?$"},
+            "working_dir": {"type": "string", "maxLength": 4_096, "pattern": "^/[^\\u0000]*$"},
+            "privileged": {"type": "boolean", "default": False} | ({} if policy.allow_privileged else {"const": False}),
+        },
+        "additionalProperties": False,
+    }
+
+
+def run_config_schema(policy: Policy) -> Schema:
+    """The one file that a course hands in."""
+    pipeline = {"type": "array", "minItems": 1, "maxItems": 100, "items": stage_schema(policy)}
+    return {
+        "title": "RunConfig",
+        "type": "object",
+        "required": ["students", "student_pipeline"],
+        "properties": {
+            "students": {"type": "array", "minItems": 1, "items": ENV},
+            "student_pipeline": pipeline,
+            "pre_processing_pipeline": pipeline,
+            "post_processing_pipeline": pipeline,
+            "env": ENV,
+        },
+        "additionalProperties": False,
+    }
+
+
+class Validator:
+    """A schema compiled once."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._compiled = jsonschema_rs.Draft202012Validator(schema)
+
+    def faults(self, value: Any, *, at: Sequence[str | int] = ()) -> Iterator[Fault]:
+        """What is wrong with the value, which stands `at` that place in the body; for a list, from that index on."""
+        if self._compiled.is_valid(value):  # many times faster than looking for faults
+            return
+        for error in self._compiled.iter_errors(value):
+            yield _fault(error, at)
+
+    def check(self, value: Any) -> None:
+        """Raise InvalidInput if there is a fault."""
+        refuse_if_any(self.faults(value))
+
+
+class RunConfigValidator:
+    """`run_config_schema`, compiled so that a long roster is looked at a piece at a time.
+
+    The compiled validator holds the interpreter lock while it works; 10,000 faulty entries at once would hold it, and
+    with it the event loop, for 150 ms.
+    """
+
+    _PIECE = 500  # entries, a few milliseconds
+
+    def __init__(self, policy: Policy) -> None:
+        schema = run_config_schema(policy)
+        students = schema["properties"]["students"]
+        self._head = Validator(schema | {"properties": schema["properties"] | {"students": students | {"items": {}}}})
+        self._entries = Validator({"items": students["items"]})
+
+    def check(self, value: Any) -> None:
+        """Raise InvalidInput if there is a fault."""
+        refuse_if_any(self._faults(value))
+
+    def _faults(self, value: Any) -> Iterator[Fault]:
+        yield from self._head.faults(value)
+        roster = value.get("students") if isinstance(value, dict) else None
+        if not isinstance(roster, list):
+            return
+        for start in range(0, len(roster), self._PIECE):
+            piece = roster[start : start + self._PIECE]
+            yield from self._entries.faults(piece, at=("students", start))
+
+
+def refuse_if_any(faults: Iterator[Fault]) -> None:
+    """Raise InvalidInput with the first MAX_FAULTS of the faults, if there are any."""
+    distinct = iter(dict.fromkeys(faults))
+    first = list(islice(distinct, MAX_FAULTS))
+    if first:
+        raise InvalidInput(first, more=sum(1 for _ in distinct))
+
+
+def json_path(steps: Sequence[str | int]) -> str:
+    """A place in a JSON value as a JSONPath (RFC 9535)."""
+    path = "$"
+    for step in steps:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        elif step.isidentifier() and step.isascii():
+            path += f".{step}"
+        else:
+            path += f"[{step!r}]"
+    return path
+
+
+def _fault(error: jsonschema_rs.ValidationError, at: Sequence[str | int]) -> Fault:
+    rule = [str(step) for step in error.schema_path]
+    if rule[-2:] == ["propertyNames", "pattern"]:
+        names = ", ".join(repr(name) for name in cast(Schema, error.instance) if not re.fullmatch(_ENV_NAME, name))
+        message = f"no environment name (letters, digits and _, no digit first): {_short(names)}"
+    elif rule[-2:] == ["privileged", "const"]:
+        message = "privileged containers own their host; this cluster does not allow them"
+    elif rule[-1] == "pattern" and "\0" in str(error.instance):
+        message = "a NUL character cannot be passed to a program"
+    else:
+        message = _short(error.message)
+    return Fault(path=json_path(_place(at, error.instance_path)), message=message)
+
+
+def _place(at: Sequence[str | int], path: Sequence[str | int]) -> list[str | int]:
+    """A path within a piece of a list as the path in the body: `at` ends with the index at which the piece begins."""
+    if at and path and isinstance(at[-1], int) and isinstance(path[0], int):
+        return [*at[:-1], at[-1] + path[0], *path[1:]]
+    return [*at, *path]
+
+
+def _short(message: str) -> str:
+    """Without the middle, where a validator quotes a whole roster."""
+    return message if len(message) <= 300 else f"{message[:180]} … {message[-100:]}"

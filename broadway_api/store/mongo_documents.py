@@ -1,0 +1,215 @@
+"""The collections of the MongoDB store, and documents as domain values.
+
+Ids are strings, times are dates. What no query looks into is JSON text: it keeps integers of any size, and keys that
+MongoDB would read as operators.
+
+| collection | a document is |
+|---|---|
+| `runs` | a run; `unsettled` from its start until nothing is left to do, `idempotency` if it was made with a key |
+| `jobs` | a job; `ended` repeats what `state` says, so that a live job never moves within the index that finds it |
+| `logs` | a piece of a stage's output, see `mongo_logs` |
+| `workers` | a worker |
+| `courses` | a course's place in the queue: the last rank it was given |
+| `meta` | `schema`: this schema's version; `queue`: the queue's virtual time; `ping`: the last test of writing |
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from broadway_api.domain import (
+    Attempt,
+    IdempotencyKey,
+    Job,
+    JobState,
+    JobType,
+    Reason,
+    Run,
+    RunState,
+    Worker,
+)
+from broadway_api.store import records
+
+Document = dict[str, Any]
+
+SCHEMA_VERSION = 1
+
+#: Names of the indexes that queries insist on: a wrong guess of the planner would read a whole queue or class.
+QUEUE = "queue"
+UNFINISHED = "unfinished"
+BY_STATE = "by_state"
+
+_RUNNING = {"state": JobState.RUNNING.value}
+
+INDEXES = {
+    "runs": [
+        IndexModel([("course", ASCENDING), ("_id", DESCENDING)], name="by_course"),
+        IndexModel([("unsettled", ASCENDING)], name="unsettled", partialFilterExpression={"unsettled": True}),
+        IndexModel(
+            [("course", ASCENDING), ("idempotency.key", ASCENDING)],
+            name="idempotency",
+            unique=True,
+            partialFilterExpression={"idempotency.key": {"$exists": True}},
+        ),
+    ],
+    "jobs": [
+        # In order of claiming, and of the queued alone: it stays as small as the queue.
+        IndexModel(
+            [("rank", ASCENDING), ("_id", ASCENDING)],
+            name=QUEUE,
+            partialFilterExpression={"state": JobState.QUEUED.value},
+        ),
+        IndexModel([("worker_id", ASCENDING)], name="held", partialFilterExpression=_RUNNING),
+        IndexModel([("lease_expires_at", ASCENDING)], name="leases", partialFilterExpression=_RUNNING),
+        # A job stays at its place here while it is waiting, queued and running, and leaves when it ends: one probe
+        # says whether a phase is over, and cannot miss a job that changes its state meanwhile.
+        IndexModel(
+            [("run_id", ASCENDING), ("type", ASCENDING)], name=UNFINISHED, partialFilterExpression={"ended": False}
+        ),
+        IndexModel([("run_id", ASCENDING), ("seq", ASCENDING)], name="by_run", unique=True),
+        # `reason` is here for the summary, which then reads no document.
+        IndexModel(
+            [("run_id", ASCENDING), ("type", ASCENDING), ("state", ASCENDING), ("reason", ASCENDING)], name=BY_STATE
+        ),
+    ],
+    "logs": [
+        IndexModel(
+            [("job_id", ASCENDING), ("upload", ASCENDING), ("stage", ASCENDING), ("part", ASCENDING)], name="by_job"
+        )
+    ],
+}
+
+
+def run_to_document(run: Run, idempotency: IdempotencyKey | None) -> Document:
+    document = {
+        "_id": run.id,
+        "course": run.course,
+        "state": run.state.value,
+        "config": records.config_to_text(run.config),
+        "created_at": run.created_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "unsettled": False,
+    }
+    if idempotency:
+        document["idempotency"] = {"key": idempotency.key, "fingerprint": idempotency.fingerprint}
+    return document
+
+
+def run_from_document(document: Document) -> Run:
+    return Run(
+        id=document["_id"],
+        course=document["course"],
+        state=RunState(document["state"]),
+        config=records.config_from_text(document["config"]),
+        created_at=document["created_at"],
+        started_at=document["started_at"],
+        finished_at=document["finished_at"],
+    )
+
+
+def job_to_document(job: Job) -> Document:
+    return {
+        "_id": job.id,
+        "run_id": job.run_id,
+        "type": job.type.value,
+        "seq": job.seq,
+        "student": None if job.student is None else records.to_text(job.student),
+        "attempt": job.attempt,
+        "queued_at": job.queued_at,
+        **outcome(job),
+    }
+
+
+def outcome(job: Job) -> Document:
+    """The fields that the end of an attempt sets."""
+    return {
+        "state": job.state.value,
+        "ended": job.state.ended,
+        "reason": None if job.reason is None else job.reason.value,
+        "attempt_limit": job.attempt_limit,
+        "worker_id": job.worker_id,
+        "lease_expires_at": job.lease_expires_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "attempts": [_attempt_to_document(attempt) for attempt in job.attempts],
+        "info": records.to_text(job.info),
+    }
+
+
+def job_from_document(document: Document) -> Job:
+    """A job; `attempts` and `info` are empty if the query left them out."""
+    return Job(
+        id=document["_id"],
+        run_id=document["run_id"],
+        type=JobType(document["type"]),
+        seq=document["seq"],
+        student=None if document["student"] is None else records.from_text(document["student"]),
+        state=JobState(document["state"]),
+        reason=_reason(document["reason"]),
+        attempt=document["attempt"],
+        attempt_limit=document["attempt_limit"],
+        worker_id=document["worker_id"],
+        lease_expires_at=document["lease_expires_at"],
+        queued_at=document["queued_at"],
+        started_at=document["started_at"],
+        finished_at=document["finished_at"],
+        attempts=tuple(_attempt_from_document(attempt) for attempt in document.get("attempts", ())),
+        info=tuple(records.from_text(document.get("info", "[]"))),
+    )
+
+
+def worker_to_document(worker: Worker) -> Document:
+    return {
+        "_id": worker.id,
+        "hostname": worker.hostname,
+        "slots": worker.slots,
+        "runtime": worker.runtime,
+        "version": worker.version,
+        "labels": records.to_text(dict(worker.labels)),
+        "registered_at": worker.registered_at,
+        "last_seen": worker.last_seen,
+        "jobs_processed": worker.jobs_processed,
+    }
+
+
+def worker_from_document(document: Document) -> Worker:
+    return Worker(
+        id=document["_id"],
+        hostname=document["hostname"],
+        slots=document["slots"],
+        runtime=document["runtime"],
+        version=document["version"],
+        labels=records.from_text(document["labels"]),
+        registered_at=document["registered_at"],
+        last_seen=document["last_seen"],
+        jobs_processed=document["jobs_processed"],
+    )
+
+
+def _attempt_to_document(attempt: Attempt) -> Document:
+    return {
+        "number": attempt.number,
+        "worker_id": attempt.worker_id,
+        "reason": None if attempt.reason is None else attempt.reason.value,
+        "started_at": attempt.started_at,
+        "finished_at": attempt.finished_at,
+        "reported": attempt.reported,
+    }
+
+
+def _attempt_from_document(document: Document) -> Attempt:
+    return Attempt(
+        number=document["number"],
+        worker_id=document["worker_id"],
+        reason=_reason(document["reason"]),
+        started_at=document["started_at"],
+        finished_at=document["finished_at"],
+        reported=document["reported"],
+    )
+
+
+def _reason(value: str | None) -> Reason | None:
+    return None if value is None else Reason(value)

@@ -1,0 +1,100 @@
+"""A MongoDB database: connected for durability, its schema checked, its driver's errors translated.
+
+One document is the unit of every change, so a standalone `mongod` serves as well as a replica set.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+import pymongo
+from pymongo import AsyncMongoClient, IndexModel
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import ConfigurationError, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+
+from broadway_api.errors import SchemaTooNew, StoreUnavailable, StoreUrlInvalid
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Document = dict[str, Any]
+Collection = AsyncCollection[Document]
+
+DEFAULT_DATABASE = "broadway"
+
+#: Not for the URL to weaken: what was acknowledged survives the loss of any minority, and is what everybody reads.
+_DURABILITY: Mapping[str, Any] = {
+    "w": "majority",
+    "journal": True,
+    "retryWrites": True,
+    "readConcernLevel": "majority",
+    "readPreference": "primary",
+    "tz_aware": True,
+}
+
+#: Milliseconds, unless the URL says otherwise: to find a primary, and for a whole operation with its retries. The
+#: second is above an election (10 s), so that most calls outlive one, and it frees a caller from a frozen server.
+_TIMEOUTS = {"serverSelectionTimeoutMS": 5_000, "timeoutMS": 20_000}
+
+
+class MongoEngine:
+    """The database that a URL names (`broadway` if it names none) with its indexes."""
+
+    def __init__(self, url: str, indexes: Mapping[str, Sequence[IndexModel]], schema_version: int) -> None:
+        """Raises StoreUrlInvalid."""
+        self._indexes = indexes
+        self._schema_version = schema_version
+        try:
+            given = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
+            timeouts = {name: value for name, value in _TIMEOUTS.items() if name.lower() not in given}
+            self._client: AsyncMongoClient[Document] = AsyncMongoClient(url, **timeouts, **_DURABILITY)
+            self._database = self._client.get_default_database(DEFAULT_DATABASE)
+        except (ConfigurationError, ValueError, TypeError):  # their messages may quote the password
+            problem = "it is no valid MongoDB URL; user name and password must be percent-encoded"
+            raise StoreUrlInvalid(url, problem) from None
+
+    def collection(self, name: str) -> Collection:
+        return self._database[name]
+
+    async def open(self) -> None:
+        """Check or record the schema's version, then make the indexes. Raises SchemaTooNew."""
+        meta = self.collection("meta")
+        await meta.update_one({"_id": "schema"}, {"$setOnInsert": {"version": self._schema_version}}, upsert=True)
+        schema = await meta.find_one({"_id": "schema"})
+        if schema is not None and schema["version"] > self._schema_version:
+            raise SchemaTooNew(schema["version"], self._schema_version)
+        with pymongo.timeout(None):  # an index on a large collection takes its time
+            for name, indexes in self._indexes.items():
+                await self.collection(name).create_indexes(list(indexes))
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def ping(self) -> None:
+        """Return once a majority has written."""
+        await self.collection("meta").update_one({"_id": "ping"}, {"$currentDate": {"at": True}}, upsert=True)
+
+
+def translate_errors(store: type[T]) -> type[T]:
+    """Let the public coroutine methods of a class raise StoreUnavailable where the driver fails."""
+    for name, member in vars(store).items():
+        if inspect.iscoroutinefunction(member) and (name == "__aenter__" or not name.startswith("_")):
+            setattr(store, name, _translating(member))
+    return store
+
+
+def _translating(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    @functools.wraps(method)
+    async def translating(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(*args, **kwargs)
+        except PyMongoError as error:
+            # What follows the comma repeats the client's settings and its view of every server.
+            raise StoreUnavailable(str(error).partition(", Timeout:")[0]) from error
+
+    return translating

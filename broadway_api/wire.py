@@ -1,0 +1,204 @@
+"""The bodies of `docs/protocol.md` to and from the domain. Pure; what comes in has passed its schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from broadway_api import runconfig
+from broadway_api.domain import (
+    Claim,
+    Job,
+    JobState,
+    Reason,
+    Result,
+    Run,
+    RunConfig,
+    RunState,
+    RunSummary,
+    StageLog,
+    Worker,
+)
+
+Json = dict[str, Any]
+
+#: Characters of a stage's info that are kept; the grader's own need less than 2,000.
+MAX_INFO = 65_536
+
+#: Of a text within an info that is too long as a whole.
+_MAX_INFO_TEXT = 1_000
+
+
+def timestamp(time: datetime | None) -> str | None:
+    """ISO 8601 in UTC with milliseconds."""
+    return None if time is None else time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# --- what workers send -----------------------------------------------------------------------------------------------
+
+
+def result_from_json(data: Mapping[str, Any]) -> Result:
+    """What a worker reported, its output taken out of the infos and its reason made one of ours."""
+    infos = [dict(info) for info in data.get("info", ())]
+    logs = [_take_log(stage, info) for stage, info in enumerate(infos)]
+    success = bool(data["success"])
+    return Result(
+        success=success,
+        reason=None if success else _reason(data.get("reason"), infos),
+        info=tuple(_bounded(info) for info in infos),
+        logs=tuple(log for log in logs if log.stdout or log.stderr),
+    )
+
+
+def _take_log(stage: int, info: Json) -> StageLog:
+    texts = {name: info.pop(name) for name in ("stdout", "stderr") if isinstance(info.get(name), str)}
+    return StageLog(stage=stage, stdout=texts.get("stdout", ""), stderr=texts.get("stderr", ""))
+
+
+def _reason(stated: str | None, infos: Sequence[Json]) -> Reason:
+    candidates = [stated, *(info.get("reason") for info in reversed(infos))]
+    known = (Reason(word) for word in candidates if isinstance(word, str) and word in _REPORTABLE)
+    return next(known, Reason.STAGE_FAILED)
+
+
+#: What a worker may say; the others are ours to say.
+_REPORTABLE = frozenset(Reason) - {Reason.WORKER_LOST, Reason.CANCELLED}
+
+
+def _bounded(info: Json) -> Json:
+    """The info, or its short values only, so that no grader can make a job too large for its store."""
+    if len(json.dumps(info)) <= MAX_INFO:
+        return info
+    short = {name[:100]: value for name, value in list(info.items())[:30] if len(json.dumps(value)) <= _MAX_INFO_TEXT}
+    return short | {"info_truncated": True}
+
+
+def running_from_json(data: Mapping[str, Any] | None, worker_id: str) -> list[Claim] | None:
+    """The jobs that a heartbeat names; None if it names none at all, not even an empty list."""
+    if data is None or "running" not in data:
+        return None
+    return [Claim(job_id=job["job_id"], worker_id=worker_id, attempt=job.get("attempt")) for job in data["running"]]
+
+
+# --- what workers get ------------------------------------------------------------------------------------------------
+
+
+def handout_to_json(
+    job: Job, config: RunConfig, envs: Sequence[Mapping[str, str]], roster: Sequence[Any] | None, lease: timedelta
+) -> Json:
+    """A claimed job: its stages with their environments filled in."""
+    stages = zip(config.pipeline(job.type), envs, strict=True)
+    data: Json = {
+        "job_id": job.id,
+        "stages": [runconfig.stage_to_json(stage, env=env) for stage, env in stages],
+        "attempt": job.attempt,
+        "lease_seconds": lease.total_seconds(),
+    }
+    if roster is not None:
+        data["students"] = list(roster)
+    return data
+
+
+# --- what clients get ------------------------------------------------------------------------------------------------
+
+
+def run_to_json(run: Run) -> Json:
+    """A run as lists show it."""
+    return {
+        "grading_run_id": run.id,
+        "course": run.course,
+        "state": run.state,
+        "success": run.state is RunState.FINISHED if run.state.ended else None,
+        "created_at": timestamp(run.created_at),
+        "started_at": timestamp(run.started_at),
+        "finished_at": timestamp(run.finished_at),
+    }
+
+
+def summary_to_json(summary: RunSummary, now: datetime) -> Json:
+    """A run with what its jobs amount to."""
+    return run_to_json(summary.run) | {
+        "counts": {state.value: summary.counts.get(state, 0) for state in JobState},
+        "reasons": {reason.value: number for reason, number in summary.reasons.items()},
+        "eta_seconds": _eta(summary, now),
+        "pre_processing_job": _end_job(summary.pre_processing_job),
+        "post_processing_job": _end_job(summary.post_processing_job),
+    }
+
+
+def _end_job(job: Job | None) -> Json | None:
+    return job and {"job_id": job.id, "state": job.state, "reason": job.reason}
+
+
+def _eta(summary: RunSummary, now: datetime) -> int | None:
+    """Seconds left if the jobs to come take as long as those that ended; None before the first has, and at the end."""
+    ended = sum(number for state, number in summary.counts.items() if state.ended)
+    left = sum(summary.counts.values()) - ended
+    if summary.run.started_at is None or summary.run.state.ended or not ended or not left:
+        return None
+    return round((now - summary.run.started_at).total_seconds() / ended * left)
+
+
+def job_to_json(job: Job) -> Json:
+    """A job as a run's list shows it."""
+    return {
+        "job_id": job.id,
+        "type": job.type,
+        "state": job.state,
+        "reason": job.reason,
+        "attempt": job.attempt,
+        "worker_id": job.worker_id,
+        "student": None if job.student is None else dict(job.student),
+        "queued_at": timestamp(job.queued_at),
+        "started_at": timestamp(job.started_at),
+        "finished_at": timestamp(job.finished_at),
+    }
+
+
+def job_detail_to_json(job: Job, config: RunConfig, hostnames: Mapping[str, str]) -> Json:
+    """Everything about a job but its output; `hostnames` of the workers that are still known."""
+    return job_to_json(job) | {
+        "grading_run_id": job.run_id,
+        "worker_hostname": hostnames.get(job.worker_id or ""),
+        "pipeline": [runconfig.stage_to_json(stage) for stage in config.pipeline(job.type)],
+        "info": [dict(info) for info in job.info],
+        "attempts": [
+            {
+                "attempt": attempt.number,
+                "worker_id": attempt.worker_id,
+                "hostname": hostnames.get(attempt.worker_id),
+                "reason": attempt.reason,
+                "started_at": timestamp(attempt.started_at),
+                "finished_at": timestamp(attempt.finished_at),
+            }
+            for attempt in job.attempts
+        ],
+    }
+
+
+def logs_to_json(job: Job, logs: Sequence[StageLog]) -> Json:
+    """What a job's stages printed."""
+    return {
+        "job_id": job.id,
+        "attempt": job.attempt,
+        "stages": [{"stage": log.stage, "stdout": log.stdout, "stderr": log.stderr} for log in logs],
+    }
+
+
+def worker_to_json(worker: Worker, running: Sequence[str], *, alive: bool) -> Json:
+    """A worker as the list shows it."""
+    return {
+        "worker_id": worker.id,
+        "hostname": worker.hostname,
+        "slots": worker.slots,
+        "runtime": worker.runtime,
+        "version": worker.version,
+        "labels": dict(worker.labels),
+        "state": "alive" if alive else "lost",
+        "registered_at": timestamp(worker.registered_at),
+        "last_seen": timestamp(worker.last_seen),
+        "running": list(running),
+        "jobs_processed": worker.jobs_processed,
+    }
