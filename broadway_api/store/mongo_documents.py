@@ -83,7 +83,7 @@ INDEXES = {
 
 
 def run_to_document(run: Run, idempotency: IdempotencyKey | None) -> Document:
-    document = {
+    document: Document = {
         "_id": run.id,
         "course": run.course,
         "state": run.state.value,

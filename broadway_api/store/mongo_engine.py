@@ -15,8 +15,6 @@ import pymongo
 from pymongo import AsyncMongoClient, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import ConfigurationError, PyMongoError
-from pymongo.read_concern import ReadConcern
-from pymongo.read_preferences import ReadPreference
 
 from broadway_api.errors import SchemaTooNew, StoreUnavailable, StoreUrlInvalid
 
@@ -39,7 +37,7 @@ _DURABILITY: Mapping[str, Any] = {
 
 #: Milliseconds, unless the URL says otherwise: to find a primary, and for a whole operation with its retries. The
 #: second is above an election (10 s), so that most calls outlive one, and it frees a caller from a frozen server.
-_TIMEOUTS = {"serverSelectionTimeoutMS": 5_000, "timeoutMS": 20_000}
+_TIMEOUTS: Mapping[str, Any] = {"serverSelectionTimeoutMS": 5_000, "timeoutMS": 20_000}
 
 
 class MongoEngine:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from bson import ObjectId
 
 from broadway_api.domain import StageLog
-from broadway_api.store import records
 from broadway_api.store.mongo_engine import Collection, Document
 
 #: Of each of a piece's two streams, so a piece stays well below the limit and its sending below 50 ms.
@@ -66,7 +65,7 @@ class MongoLogs:
 
 def _pieces(log: StageLog) -> Iterator[Document]:
     """At least one, however little was printed."""
-    stdout, stderr = records.text_to_bytes(log.stdout), records.text_to_bytes(log.stderr)
+    stdout, stderr = log.stdout.encode(), log.stderr.encode()
     for part, start in enumerate(range(0, max(len(stdout), len(stderr), 1), PIECE_BYTES)):
         cut = slice(start, start + PIECE_BYTES)
         yield {"stage": log.stage, "part": part, "stdout": stdout[cut], "stderr": stderr[cut]}
@@ -75,6 +74,6 @@ def _pieces(log: StageLog) -> Iterator[Document]:
 def _joined(stage: int, pieces: Sequence[Document]) -> StageLog:
     return StageLog(
         stage=stage,
-        stdout=records.text_from_bytes(b"".join(piece["stdout"] for piece in pieces)),
-        stderr=records.text_from_bytes(b"".join(piece["stderr"] for piece in pieces)),
+        stdout=b"".join(piece["stdout"] for piece in pieces).decode(),
+        stderr=b"".join(piece["stderr"] for piece in pieces).decode(),
     )
