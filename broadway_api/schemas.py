@@ -162,9 +162,9 @@ class Validator:
         for error in self._compiled.iter_errors(value):
             yield _fault(error, at)
 
-    def check(self, value: Any) -> None:
+    def check(self, value: Any, *, at: Sequence[str | int] = ()) -> None:
         """Raise InvalidInput if there is a fault."""
-        refuse_if_any(self.faults(value))
+        refuse_if_any(self.faults(value, at=at))
 
 
 class RunConfigValidator:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,7 +25,7 @@ from broadway_api.domain import (
     StageLog,
     Worker,
 )
-from broadway_api.errors import StoreError
+from broadway_api.errors import ClaimLost, JobNotFound, StoreError
 from broadway_api.events import WakeUps
 from broadway_api.intake import Intake
 from broadway_api.policy import Policy
@@ -124,12 +124,23 @@ class Service:
 
     # --- workers ------------------------------------------------------------------------------------------------
 
-    async def register_worker(self, worker: Worker) -> Worker:
-        """Give a worker its id."""
+    async def register_worker(
+        self, *, hostname: str, slots: int = 1, runtime: str = "", version: str = "", labels: Mapping[str, str]
+    ) -> Worker:
+        """Admit a worker and give it its id."""
         now = self.now()
-        worker = replace(worker, id=ids.new_id(), registered_at=now, last_seen=now)
+        worker = Worker(
+            id=ids.new_id(),
+            hostname=hostname,
+            slots=slots,
+            runtime=runtime,
+            version=version,
+            labels=labels,
+            registered_at=now,
+            last_seen=now,
+        )
         await self._store.register_worker(worker)
-        logger.info("worker %s registered: %s, %d slots, %s", worker.id, worker.hostname, worker.slots, worker.runtime)
+        logger.info("worker %s registered: %s, %d slots, %s", worker.id, hostname, slots, runtime or "runtime unknown")
         return worker
 
     async def heartbeat(self, worker_id: str, running: Sequence[Claim] | None) -> list[str]:
@@ -167,8 +178,12 @@ class Service:
                     return []
 
     async def finish_job(self, claim: Claim, result: Result) -> Job:
-        """Accept what came of a job, and move its run on. Raises ClaimLost, JobNotFound."""
-        finished = await self._store.finish_job(claim, result, self.now())
+        """Accept what came of a job, and move its run on. Raises ClaimLost, JobNotFound, UnknownWorker."""
+        try:
+            finished = await self._store.finish_job(claim, result, self.now())
+        except (ClaimLost, JobNotFound):
+            await self._store.worker(claim.worker_id)  # a worker that must register again is told that first
+            raise
         job = finished.job
         logger.info("job %s of run %s by worker %s: %s %s", job.id, job.run_id, claim.worker_id, job.state, job.reason)
         if job.state is JobState.QUEUED:

@@ -129,7 +129,7 @@ def summary_to_json(summary: RunSummary, now: datetime) -> Json:
 
 
 def _end_job(job: Job | None) -> Json | None:
-    return job and {"job_id": job.id, "state": job.state, "reason": job.reason}
+    return None if job is None else {"job_id": job.id, "state": job.state, "reason": job.reason}
 
 
 def _eta(summary: RunSummary, now: datetime) -> int | None:
@@ -179,10 +179,11 @@ def job_detail_to_json(job: Job, config: RunConfig, hostnames: Mapping[str, str]
 
 
 def logs_to_json(job: Job, logs: Sequence[StageLog]) -> Json:
-    """What a job's stages printed."""
+    """What a job's stages printed in the last attempt that its worker reported; `attempt` is null if none was."""
+    reported = [attempt.number for attempt in job.attempts if attempt.reported]
     return {
         "job_id": job.id,
-        "attempt": job.attempt,
+        "attempt": reported[-1] if reported else None,
         "stages": [{"stage": log.stage, "stdout": log.stdout, "stderr": log.stderr} for log in logs],
     }
 

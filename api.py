@@ -1,0 +1,113 @@
+"""Starts the Broadway API: `python3 api.py --help`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import ssl
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from logs import start_logging
+
+from broadway_api import __version__
+from broadway_api.app import HttpLimits
+from broadway_api.errors import StoreError
+from broadway_api.policy import Policy
+from broadway_api.server import serve
+from broadway_api.store import open_store
+from config import QUEUE_EMPTY_CODE, ApiConfig
+
+logger = logging.getLogger("broadway_api")
+
+
+class SetupFault(Exception):
+    """The API cannot start, and why, in one line."""
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT. Returns 0, 1 after a fault of our own, 2 if it could not start."""
+    config = ApiConfig.load(sys.argv[1:])
+    try:
+        token = cluster_token(config)
+        with start_logging(config.log_level, config.log_path, "api"):
+            return asyncio.run(run(config, token))
+    except (SetupFault, StoreError) as fault:
+        print(f"api.py: {fault}", file=sys.stderr)
+        return 2
+
+
+async def run(config: ApiConfig, token: str) -> int:
+    """Open the store, serve, and stop when asked to."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    policy = Policy(
+        heartbeat_interval=config.heartbeat_interval,
+        lease=timedelta(seconds=config.lease),
+        job_max_attempts=config.job_max_attempts,
+        max_stage_timeout=config.max_stage_timeout,
+        allow_privileged=config.allow_privileged,
+    )
+    limits = HttpLimits(
+        max_body_bytes=config.max_body_bytes,
+        body_stall_seconds=config.body_stall_seconds,
+        queue_empty_code=QUEUE_EMPTY_CODE,
+    )
+    tls = tls_context(config)
+    async with open_store(config.store_url) as store:
+        try:
+            serving = serve(store, policy, token=token, bind=config.bind, port=config.port, limits=limits, tls=tls)
+            async with serving as running:
+                scheme = "https" if tls else "http"
+                logger.info("Broadway API %s on %s://%s:%d", __version__, scheme, config.bind, running.port)
+                ends: set[asyncio.Future[Any]] = {asyncio.ensure_future(stop.wait()), running.failure}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                logger.info("stopping")
+                return 1 if running.failure.done() else 0
+        except OSError as error:
+            raise SetupFault(f"cannot listen on {config.bind}:{config.port}: {error.strerror or error}") from error
+
+
+def cluster_token(config: ApiConfig) -> str:
+    """The token of the options; else the one kept in the data directory; else a new one, kept there and printed."""
+    if config.token:
+        return config.token
+    path = Path(config.data_dir) / "cluster_token"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        token = secrets.token_urlsafe(32)
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            kept = path.read_text().strip()
+            if not kept:
+                raise SetupFault(f"{path} is empty; remove it, or write a token into it") from None
+            return kept
+        with os.fdopen(file, "w") as stream:
+            stream.write(token + "\n")
+    except OSError as error:
+        raise SetupFault(f"the cluster token cannot be kept in {path}: {error.strerror}") from error
+    print(f"cluster token: {token}\n(kept in {path})", flush=True)
+    return token
+
+
+def tls_context(config: ApiConfig) -> ssl.SSLContext | None:
+    """TLS as the options say; None for plain HTTP."""
+    if not config.ssl_certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(config.ssl_certificate, config.ssl_key)
+    except (OSError, ssl.SSLError) as error:
+        raise SetupFault(f"--ssl-certificate {config.ssl_certificate}, --ssl-key {config.ssl_key}: {error}") from error
+    return context
+
+
+if __name__ == "__main__":
+    sys.exit(main())

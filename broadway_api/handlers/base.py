@@ -1,0 +1,305 @@
+"""What all handlers share: the envelope, authorization, bodies read within bounds, errors as answers.
+
+A handler authorises (`prepare` does it), parses, calls one use case, and writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Any, ClassVar, NoReturn
+
+from tornado.httputil import HTTPServerRequest
+from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
+
+from broadway_api import auth, ids, json_body
+from broadway_api.auth import ClusterToken
+from broadway_api.errors import (
+    ClaimLost,
+    Fault,
+    IdempotencyMismatch,
+    InvalidInput,
+    NotFound,
+    NotJson,
+    Rejected,
+    StoreUnavailable,
+    UnknownWorker,
+)
+from broadway_api.loop_monitor import LoopMonitor
+from broadway_api.schemas import Validator
+from broadway_api.service import Service
+
+logger = logging.getLogger(__name__)
+
+#: What each refusal is in HTTP; the first class that fits. Any other refusal is a 400.
+STATUS_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (UnknownWorker, 401),
+    (NotFound, 404),
+    (ClaimLost, 409),
+    (IdempotencyMismatch, 422),
+    (Rejected, 400),
+    (StoreUnavailable, 503),
+)
+
+#: Seconds after which a client may try again when the store could not be reached.
+RETRY_AFTER = 5
+
+
+class OpenRequests:
+    """The requests being worked on, so that a stopping server can wait for their answers."""
+
+    def __init__(self) -> None:
+        self._open: set[RequestHandler] = set()
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def opened(self, handler: RequestHandler) -> None:
+        """Count a request."""
+        self._open.add(handler)
+        self._none.clear()
+
+    def ended(self, handler: RequestHandler) -> None:
+        """Count it no more; safe to repeat."""
+        self._open.discard(handler)
+        if not self._open:
+            self._none.set()
+
+    async def all_ended(self) -> None:
+        """Wait until there are none."""
+        await self._none.wait()
+
+
+@stream_request_body
+class ApiHandler(RequestHandler):
+    """A handler of one path. Bodies are taken as they come, so that nothing is read of one that is refused."""
+
+    #: Whether the cluster token is asked for.
+    is_public: ClassVar[bool] = False
+
+    def initialize(
+        self,
+        service: Service,
+        token: ClusterToken,
+        monitor: LoopMonitor,
+        requests: OpenRequests,
+        max_body_bytes: int,
+        body_stall_seconds: float,
+        queue_empty_code: int,
+    ) -> None:
+        """Take what `make_app` gives to all handlers."""
+        self.service = service
+        self.monitor = monitor
+        self.queue_empty_code = queue_empty_code
+        self._requests = requests
+        self._token = token
+        self._max_body_bytes = max_body_bytes
+        self._body_stall_seconds = body_stall_seconds
+        self._body = bytearray()
+        self._stall: asyncio.TimerHandle | None = None
+
+    # --- before the body ----------------------------------------------------------------------------------------
+
+    def set_default_headers(self) -> None:
+        self.set_header("Server", "Broadway")
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+    def compute_etag(self) -> None:
+        """None: answers are small, often change, and hashing them costs more than sending them."""
+
+    def prepare(self) -> None:
+        """Refuse on the headers alone what can be refused on them."""
+        self._requests.opened(self)
+        if not self.is_public and not self._token.allows(self.request.headers.get("Authorization")):
+            raise HTTPError(401, reason="Unauthorized")
+        if self._content_length() > self._max_body_bytes:
+            raise HTTPError(413)
+        self._watch_body()
+
+    def _content_length(self) -> int:
+        length = self.request.headers.get("Content-Length", "0")
+        return int(length) if length.isdecimal() else 0
+
+    # --- the body -----------------------------------------------------------------------------------------------
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep a piece of the body, unless it makes the body too large."""
+        if self._finished:
+            return
+        self._body += chunk
+        if len(self._body) > self._max_body_bytes:
+            self.send_error(413)
+        else:
+            self._watch_body()
+
+    def _watch_body(self) -> None:
+        """Cut the request off if nothing more comes of its body for too long."""
+        self._stop_watching_body()
+        chunked = "Transfer-Encoding" in self.request.headers
+        if chunked or len(self._body) < self._content_length():
+            loop = asyncio.get_running_loop()
+            self._stall = loop.call_later(self._body_stall_seconds, self._body_stalled)
+
+    def _stop_watching_body(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _body_stalled(self) -> None:
+        if not self._finished:
+            self.send_error(408)
+
+    def on_finish(self) -> None:
+        self._stop_watching_body()
+        self._requests.ended(self)
+
+    def on_connection_close(self) -> None:
+        self._stop_watching_body()
+        self._requests.ended(self)
+
+    def body(self) -> bytes:
+        """The whole body."""
+        self._stop_watching_body()
+        return bytes(self._body)
+
+    async def json_body(self, validator: Validator, *, mend_text: bool = False) -> Any:
+        """The body's value, of the right shape; None for an empty body. Raises NotJson, InvalidInput."""
+        body = self.body()
+        if not body.strip():
+            return None
+        value = (
+            await asyncio.to_thread(json_body.parse, body, mend_text=mend_text)
+            if len(body) > 65_536
+            else (json_body.parse(body, mend_text=mend_text))
+        )
+        validator.check(value)
+        return value
+
+    # --- arguments ----------------------------------------------------------------------------------------------
+
+    def checked_id(self, text: str, what: str) -> str:
+        """An id out of a path, header or query. Raises InvalidInput if it has not the form of one."""
+        if not ids.is_id(text):
+            refuse(what, f"{text[:80]!r} is no id: 24 hexadecimal digits in lower case")
+        return text
+
+    def integer_argument(self, name: str, default: int | None, *, least: int, most: int) -> int | None:
+        """A whole number out of the query. Raises InvalidInput if it is none, or out of its range."""
+        text = self.get_query_argument(name, None)
+        if text is None:
+            return default
+        if not text.isascii() or not text.isdecimal() or not least <= int(text[:20]) <= most:
+            refuse(name, f"{text[:40]!r} is not a whole number between {least} and {most}")
+        return int(text)
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    def succeed(self, data: dict[str, Any]) -> None:
+        """Answer with success."""
+        self.finish({"status": "success", "data": data})
+
+    def fail(self, status: int, message: str, **facts: Any) -> None:
+        """Answer that the caller is at fault."""
+        self.set_status(status, *(("Queue Empty",) if status == self.queue_empty_code else ()))
+        self.finish({"status": "fail", "data": {"message": message, **facts}})
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Every error's answer; Tornado calls it with the exception at hand."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        for kind, status in STATUS_CODES:
+            if isinstance(error, kind):
+                status_code = status
+                break
+        if status_code == 401:
+            self.set_header("WWW-Authenticate", "Bearer")
+        if status_code == 503:
+            self.set_header("Retry-After", str(RETRY_AFTER))
+        if status_code < 500:
+            self.fail(status_code, self._message(status_code, error), **_facts(error))
+        else:
+            self.set_status(status_code)
+            known = str(error) if isinstance(error, StoreUnavailable) else "internal error; the API's log says more"
+            self.finish({"status": "error", "message": known})
+
+    def _message(self, status_code: int, error: BaseException | None) -> str:
+        if isinstance(error, Rejected):
+            return str(error)
+        return {
+            401: "missing or wrong cluster token: send it in the Authorization header",
+            404: f"there is nothing at {self.request.path[:200]}",
+            405: f"{self.request.method} is not possible here",
+            408: f"nothing more of the body came for {self._body_stall_seconds:g} seconds",
+            413: f"the body is larger than {self._max_body_bytes} bytes",
+        }.get(status_code, "the request could not be understood")
+
+    def log_exception(self, *exc_info: Any) -> None:
+        """A traceback only for what nobody foresaw."""
+        error = exc_info[1]
+        if isinstance(error, StoreUnavailable):
+            logger.warning("%s %s: %s", self.request.method, self.request.path, error)
+        elif not isinstance(error, Rejected | HTTPError):
+            logger.error("%s %s", self.request.method, self.request.path, exc_info=exc_info)
+
+
+class WorkerHandler(ApiHandler):
+    """A handler of workers' calls: it also asks for the worker's id."""
+
+    _gone = False
+    _work: asyncio.Future[Any] | None = None
+
+    def prepare(self) -> None:
+        super().prepare()
+        given = auth.worker_id(self.request.headers)
+        if not given:
+            raise UnknownWorker(None)
+        self.worker_id = self.checked_id(given, "worker_id")
+
+    async def while_connected(self, work: Awaitable[Any]) -> Any:
+        """Wait for `work`, but not longer than the client does: what nobody waits for must not take a job."""
+        self._work = asyncio.ensure_future(work)
+        if self._gone:
+            self._work.cancel()
+        try:
+            return await self._work
+        except asyncio.CancelledError:
+            raise Finish from None
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self._gone = True
+        if self._work is not None:
+            self._work.cancel()
+
+
+class UnknownPathHandler(ApiHandler):
+    """Answers for every path that is nobody's."""
+
+    is_public = True
+
+    def prepare(self) -> None:
+        raise HTTPError(404)
+
+
+def refuse(where: str, message: str) -> NoReturn:
+    """Raise InvalidInput for one thing that is not in the body."""
+    raise InvalidInput([Fault(path=where, message=message)], what="the request")
+
+
+def _facts(error: BaseException | None) -> dict[str, Any]:
+    if isinstance(error, NotJson):
+        return {"line": error.line, "column": error.column}
+    if isinstance(error, InvalidInput):
+        faults = [{"path": fault.path, "message": fault.message} for fault in error.faults]
+        return {"errors": faults, "more_errors": error.more}
+    return {}
+
+
+def log_request(handler: RequestHandler) -> None:
+    """One line a request: no query, no headers, so nothing secret. Polls and heartbeats only when debugging."""
+    request: HTTPServerRequest = handler.request
+    status = handler.get_status()
+    frequent = isinstance(handler, WorkerHandler) and status < 500
+    level = logging.WARNING if status >= 500 else logging.DEBUG if frequent else logging.INFO
+    logger.log(level, "%s %s %d %.1f ms", request.method, request.path, status, 1000 * request.request_time())

@@ -1,0 +1,89 @@
+"""What courses call: create, start and follow grading runs."""
+
+from __future__ import annotations
+
+from broadway_api import intake, wire
+from broadway_api.domain import JobState, RunState
+from broadway_api.handlers.base import ApiHandler, refuse
+
+#: Words for `?jobs=` beside the states themselves.
+_JOB_SETS = {
+    "all": tuple(JobState),
+    "unfinished": tuple(state for state in JobState if not state.ended),
+}
+
+
+class RunsHandler(ApiHandler):
+    """All runs."""
+
+    async def post(self) -> None:
+        body = self.body()
+        key = intake.idempotency_key(self.request.headers.get("Idempotency-Key"), body)
+        run_id = await self.service.create_run(body, key)
+        self.succeed({"grading_run_id": run_id})
+
+    async def get(self) -> None:
+        state = self.get_query_argument("state", None)
+        if state is not None and state not in tuple(RunState):
+            refuse("state", f"{state[:40]!r} is none of {', '.join(RunState)}")
+        after = self.get_query_argument("after", None)
+        limit = self.integer_argument("limit", 100, least=1, most=1_000) or 1
+        runs = await self.service.runs(
+            state=None if state is None else RunState(state),
+            course=self.get_query_argument("course", None),
+            limit=limit + 1,
+            after=None if after is None else self.checked_id(after, "after"),
+        )
+        page = runs[:limit]
+        self.succeed(
+            {
+                "grading_runs": [wire.run_to_json(run) for run in page],
+                "next": page[-1].id if len(runs) > limit else None,
+            }
+        )
+
+
+class RunHandler(ApiHandler):
+    """One run."""
+
+    async def post(self, run_id: str) -> None:
+        state = await self.service.start_run(self.checked_id(run_id, "grading run id"))
+        self.succeed({"grading_run_id": run_id, "state": state})
+
+    async def get(self, run_id: str) -> None:
+        states = self._wanted_jobs()
+        limit = self.integer_argument("limit", 100, least=1, most=1_000) or 1
+        after = self.integer_argument("after", None, least=0, most=2**31)
+        summary = await self.service.run_summary(self.checked_id(run_id, "grading run id"))
+        data = wire.summary_to_json(summary, self.service.now())
+        if states:
+            jobs = await self.service.run_jobs(run_id, states=states, limit=limit + 1, after=after)
+            data["jobs"] = [wire.job_to_json(job) for job in jobs[:limit]]
+            data["next"] = str(jobs[limit - 1].seq) if len(jobs) > limit else None
+        self.succeed(data)
+
+    def _wanted_jobs(self) -> tuple[JobState, ...]:
+        word = self.get_query_argument("jobs", None)
+        if word is None:
+            return ()
+        if word in _JOB_SETS:
+            return _JOB_SETS[word]
+        if word not in tuple(JobState):
+            refuse("jobs", f"{word[:40]!r} is none of {', '.join([*_JOB_SETS, *JobState])}")
+        return (JobState(word),)
+
+
+class JobLogHandler(ApiHandler):
+    """What a job printed."""
+
+    async def get(self, job_id: str) -> None:
+        stage = self.integer_argument("stage", None, least=0, most=1_000)
+        job, logs = await self.service.job_log(self.checked_id(job_id, "grading job id"), stage)
+        self.succeed(wire.logs_to_json(job, logs))
+
+
+routes = [
+    (r"/api/v1/grading_run", RunsHandler),
+    (r"/api/v1/grading_run/([^/]+)", RunHandler),
+    (r"/api/v1/grading_job/([^/]+)/log", JobLogHandler),
+]

@@ -1,0 +1,144 @@
+"""What graders call: register, show that they live, take jobs and report them. And the one path they share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from broadway_api import wire
+from broadway_api.domain import Claim
+from broadway_api.errors import Fault, InvalidInput
+from broadway_api.handlers.base import ApiHandler, WorkerHandler, refuse
+from broadway_api.schemas import HEARTBEAT, REGISTRATION, RESULT, Validator
+
+#: Seconds that a poll is held at most, whatever it prefers: proxies give up on what is silent for longer.
+MAX_WAIT = 60
+
+_registration = Validator(REGISTRATION)
+_heartbeat = Validator(HEARTBEAT)
+_result = Validator(RESULT)
+_object = Validator({"type": "object"})
+_wait_preference = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
+
+
+class RegisterHandler(ApiHandler):
+    """The door to the cluster."""
+
+    async def get(self) -> None:
+        await self._register({})
+
+    async def post(self) -> None:
+        await self._register(await self.json_body(_registration) or {})
+
+    async def _register(self, data: Mapping[str, Any]) -> None:
+        worker = await self.service.register_worker(
+            hostname=data.get("hostname") or self.request.remote_ip or "unknown",
+            slots=data.get("slots", 1),
+            runtime=data.get("runtime", ""),
+            version=data.get("version", ""),
+            labels=data.get("labels", {}),
+        )
+        self.succeed({"worker_id": worker.id, "heartbeat": self.service.policy.heartbeat_interval})
+
+
+class HeartbeatHandler(WorkerHandler):
+    """A worker lives, and so do the jobs that it names."""
+
+    async def post(self) -> None:
+        running = wire.running_from_json(await self.json_body(_heartbeat), self.worker_id)
+        self.succeed({"lost": await self.service.heartbeat(self.worker_id, running)})
+
+
+class ClaimHandler(WorkerHandler):
+    """The queue's end."""
+
+    async def get(self) -> None:
+        slots = self.integer_argument("slots", None, least=1, most=1_024)
+        wait = self._preferred_wait()
+        claiming = self.service.claim(self.worker_id, slots or 1, self._holding(), wait)
+        handouts = await self.while_connected(claiming)
+        jobs = [
+            wire.handout_to_json(handout.job, handout.config, handout.envs, handout.roster, self.service.policy.lease)
+            for handout in handouts
+        ]
+        if not jobs:
+            self.fail(self.queue_empty_code, "the queue is empty")
+        elif slots is None:
+            self.succeed(jobs[0])
+        else:
+            self.succeed({"jobs": jobs})
+
+    def _holding(self) -> list[str]:
+        held = [job_id for job_id in self.get_query_argument("holding", "").split(",") if job_id]
+        if len(held) > 1_024:
+            refuse("holding", "more than 1,024 jobs")
+        return [self.checked_id(job_id, "holding") for job_id in held]
+
+    def _preferred_wait(self) -> int:
+        """Seconds out of `Prefer: wait=20` (RFC 7240); what makes no sense there is not a fault, but ignored."""
+        found = _wait_preference.search(self.request.headers.get("Prefer", ""))
+        if found is None:
+            return 0
+        wait = min(int(found[1]), MAX_WAIT)
+        self.set_header("Preference-Applied", f"wait={wait}")
+        return wait
+
+
+class JobHandler(WorkerHandler):
+    """One job: a worker posts what came of it, anybody may ask how it is."""
+
+    def prepare(self) -> None:
+        if self.request.method == "POST":
+            super().prepare()
+        else:
+            ApiHandler.prepare(self)
+
+    async def get(self, job_id: str) -> None:
+        job, config, hostnames = await self.service.job(self.checked_id(job_id, "grading job id"))
+        self.succeed(wire.job_detail_to_json(job, config, hostnames))
+
+    async def post(self, job_id: str) -> None:
+        self.checked_id(job_id, "grading job id")
+        data = await self._reported()
+        claim = Claim(job_id=job_id, worker_id=self.worker_id, attempt=data.get("attempt"))
+        job = await self.service.finish_job(claim, wire.result_from_json(data))
+        self.succeed({"job_id": job.id, "state": job.state})
+
+    async def _reported(self) -> Mapping[str, Any]:
+        """The result, taken out of the wrapping that the specification prints around it."""
+        value = await self.json_body(_object, mend_text=True)
+        if value is None:
+            raise InvalidInput([Fault(path="$", message="the body is empty; send the job's result")])
+        at: tuple[str, ...] = ()
+        if "success" not in value and isinstance(value.get("data"), dict):
+            value, at = value["data"], ("data",)
+        _result.check(value, at=at)
+        result: Mapping[str, Any] = value
+        return result
+
+
+class WorkerExitHandler(ApiHandler):
+    """One worker."""
+
+    async def delete(self, worker_id: str) -> None:
+        handed_back = await self.service.deregister_worker(self.checked_id(worker_id, "worker id"))
+        self.succeed({"handed_back": handed_back})
+
+
+class WorkersHandler(ApiHandler):
+    """All workers."""
+
+    async def get(self) -> None:
+        listed = await self.service.workers()
+        self.succeed({"workers": [wire.worker_to_json(worker, jobs, alive=alive) for worker, jobs, alive in listed]})
+
+
+routes = [
+    (r"/api/v1/(?:worker|grader)_register", RegisterHandler),
+    (r"/api/v1/heartbeat", HeartbeatHandler),
+    (r"/api/v1/grading_job", ClaimHandler),
+    (r"/api/v1/grading_job/([^/]+)", JobHandler),
+    (r"/api/v1/worker/([^/]+)", WorkerExitHandler),
+    (r"/api/v1/workers", WorkersHandler),
+]

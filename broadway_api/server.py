@@ -1,0 +1,95 @@
+"""The API as a running server: listens, keeps its background tasks alive, stops without dropping an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from broadway_api.app import HttpLimits, make_app
+from broadway_api.events import watch_queue
+from broadway_api.handlers.base import OpenRequests
+from broadway_api.loop_monitor import LoopMonitor
+from broadway_api.policy import Policy
+from broadway_api.service import Service
+from broadway_api.store.port import Store
+from broadway_api.sweeper import supervise, sweep_regularly
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that requests have to get their answers once the server is stopping. With closing the store, 5 s in all.
+DRAIN_SECONDS = 3.0
+
+#: Seconds after which a connection is closed that brings no request, or not the whole head of one.
+IDLE_SECONDS = 120
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """A server that listens."""
+
+    port: int
+    failure: asyncio.Future[None]  # never done, unless a background task died of a fault that nobody foresaw
+
+
+@asynccontextmanager
+async def serve(
+    store: Store,
+    policy: Policy,
+    *,
+    token: str,
+    bind: str,
+    port: int,
+    limits: HttpLimits,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Running]:
+    """Serve an open store until the block is left; then answer what is in flight. Raises OSError if it cannot bind."""
+    service = Service(store, policy)
+    monitor, requests = LoopMonitor(), OpenRequests()
+    app = make_app(service, token=token, monitor=monitor, requests=requests, limits=limits)
+    server = HTTPServer(
+        app,
+        ssl_options=tls,
+        idle_connection_timeout=IDLE_SECONDS,
+        max_body_size=sys.maxsize,  # handlers hold bodies to their limit, and say so in the envelope
+    )
+    sockets = bind_sockets(port, bind)
+    server.add_sockets(sockets)
+    failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    tasks = [
+        _background("sweeper", lambda: sweep_regularly(service, max(policy.heartbeat_interval / 2, 0.5)), failure),
+        _background("queue watcher", lambda: watch_queue(store, service.wake_ups), failure),
+        _background("loop monitor", monitor.run, failure),
+    ]
+    try:
+        yield Running(port=sockets[0].getsockname()[1], failure=failure)
+    finally:
+        server.stop()
+        service.wake_ups.close()  # polls that wait are answered: there is no work
+        with suppress(TimeoutError):
+            await asyncio.wait_for(requests.all_ended(), DRAIN_SECONDS)
+        await server.close_all_connections()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _background(name: str, run: Callable[[], Awaitable[None]], failure: asyncio.Future[None]) -> asyncio.Task[None]:
+    task = asyncio.create_task(supervise(name, run), name=name)
+
+    def report(ended: asyncio.Task[None]) -> None:
+        error = None if ended.cancelled() else ended.exception()
+        if error is not None:
+            logger.critical("the %s died", name, exc_info=error)
+            if not failure.done():
+                failure.set_exception(error)
+
+    task.add_done_callback(report)
+    return task
