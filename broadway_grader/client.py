@@ -1,0 +1,233 @@
+"""The grader's side of the wire: one method per endpoint, every failure an `ApiError`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import ssl
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from broadway_grader.domain import Job, JobResult
+from broadway_grader.errors import (
+    ClaimLost,
+    CutOff,
+    Refused,
+    ServerBusy,
+    SetupError,
+    TooLarge,
+    Unauthorized,
+    UnknownWorker,
+    Unreachable,
+    UnusableAnswer,
+    UnusableJob,
+)
+from broadway_grader.wire import parse_job
+from config import QUEUE_EMPTY_CODE
+
+log = logging.getLogger(__name__)
+
+#: Seconds that the API may take to answer a call, beyond what it is asked to hold a poll.
+ANSWER_TIMEOUT = 30.0
+#: Most seconds of a `Retry-After` that are honoured: a proxy that says "in an hour" must not idle a grader for one.
+LONGEST_RETRY_AFTER = 60.0
+#: Statuses beside 5xx that say "later": request timeout and too many requests.
+BUSY_STATUSES = frozenset({408, 429})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Registration:
+    """What the API gives a worker that registers; `heartbeat` is the interval in seconds."""
+
+    worker_id: str
+    heartbeat: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Claims:
+    """What one claim brought: jobs to run, and jobs that can only be reported as unusable."""
+
+    jobs: Sequence[Job] = ()
+    unusable: Sequence[UnusableJob] = ()
+
+
+class ApiClient:
+    """Speaks to one API with one cluster token. Use as an async context manager.
+
+    Every method may raise `Unreachable`, `ServerBusy`, `UnusableAnswer` (all retryable) and `Refused`.
+    """
+
+    def __init__(
+        self, url: str, token: str, *, ca_certificate: Path | None = None, answer_timeout: float = ANSWER_TIMEOUT
+    ) -> None:
+        """Raises SetupError if `ca_certificate` cannot be used."""
+        self._answer_timeout = answer_timeout
+        self._http = httpx.AsyncClient(
+            base_url=f"{url.rstrip('/')}/api/v1/",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=answer_timeout,
+            verify=_tls(ca_certificate),
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(kind, error, trace)
+
+    async def register(self, *, hostname: str, slots: int, runtime: str, version: str) -> Registration:
+        """Register as a new worker. Raises Unauthorized if the cluster token is refused."""
+        body = {"hostname": hostname, "slots": slots, "runtime": runtime, "version": version}
+        response = await self._send("POST", "worker_register", body=body)
+        if response.status_code == 401:
+            raise Unauthorized
+        data = _data(response)
+        worker_id, heartbeat = data.get("worker_id"), data.get("heartbeat")
+        if not isinstance(worker_id, str) or not worker_id.isalnum():
+            raise UnusableAnswer("the API registered this worker without a usable worker_id")
+        if not isinstance(heartbeat, int | float) or isinstance(heartbeat, bool) or not 0 < heartbeat < 86400:
+            raise UnusableAnswer("the API registered this worker without a usable heartbeat interval")
+        return Registration(worker_id=worker_id, heartbeat=float(heartbeat))
+
+    async def heartbeat(self, worker_id: str, running: Mapping[str, int]) -> frozenset[str]:
+        """Renew the leases of `running` (job id → attempt); returns those that are no longer this worker's.
+
+        Raises UnknownWorker.
+        """
+        named = [{"job_id": job_id, "attempt": attempt} for job_id, attempt in running.items()]
+        response = await self._send("POST", "heartbeat", worker_id=worker_id, body={"running": named})
+        lost = _data(response, worker_id).get("lost", [])
+        if not isinstance(lost, list):
+            raise UnusableAnswer("a heartbeat was answered without a list of lost jobs")
+        return frozenset(job_id for job_id in lost if isinstance(job_id, str))
+
+    async def claim(self, worker_id: str, *, slots: int, holding: Collection[str], wait: int) -> Claims:
+        """Claim up to `slots` jobs; the API holds the call up to `wait` seconds while the queue is empty.
+
+        `holding` names the jobs that came through: one that the API gave out and does not find here is given again.
+        Raises UnknownWorker.
+        """
+        response = await self._send(
+            "GET",
+            "grading_job",
+            worker_id=worker_id,
+            query={"slots": str(slots), "holding": ",".join(sorted(holding))},
+            headers={"Prefer": f"wait={wait}"},
+            patience=wait,
+        )
+        if response.status_code == QUEUE_EMPTY_CODE:
+            return Claims()
+        data = _data(response, worker_id)
+        entries = data.get("jobs", [data])
+        if not isinstance(entries, list):
+            raise UnusableAnswer("a claim was answered without a list of jobs")
+        jobs: list[Job] = []
+        unusable: list[UnusableJob] = []
+        for entry in entries:
+            try:
+                jobs.append(parse_job(entry))
+            except UnusableJob as error:
+                unusable.append(error)
+            except UnusableAnswer as error:
+                # One bad entry must not cost the good ones: those would be handed out again, but later.
+                log.warning("worker %s was handed something that is no job: %s", worker_id, error)
+        if entries and not jobs and not unusable:
+            raise UnusableAnswer("a claim brought nothing that is a job")
+        return Claims(jobs=jobs, unusable=unusable)
+
+    async def report(self, worker_id: str, result: JobResult) -> str:
+        """Deliver a result under the worker id that claimed the job; returns the job's state after it.
+
+        Raises UnknownWorker, ClaimLost, TooLarge.
+        """
+        path = f"grading_job/{result.job_id}"
+        response = await self._send("POST", path, worker_id=worker_id, body=result.to_wire())
+        if response.status_code == 409:
+            raise ClaimLost(result.job_id, result.attempt)
+        if response.status_code == 413:
+            raise TooLarge(int(response.request.headers.get("Content-Length", 0)))
+        return str(_data(response, worker_id).get("state"))
+
+    async def deregister(self, worker_id: str) -> Sequence[str]:
+        """Deregister; returns the jobs that went back to the queue. Raises UnknownWorker."""
+        response = await self._send("DELETE", f"worker/{worker_id}", worker_id=worker_id)
+        handed_back = _data(response, worker_id).get("handed_back", [])
+        return [str(job_id) for job_id in handed_back] if isinstance(handed_back, list) else []
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        worker_id: str | None = None,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: float = 0.0,
+    ) -> httpx.Response:
+        sent = dict(headers or {})
+        if worker_id is not None:
+            # The specification's name, and one that proxies let pass which drop names with an underscore.
+            sent |= {"worker_id": worker_id, "Worker-Id": worker_id}
+        content = None
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+            content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        timeout = httpx.Timeout(self._answer_timeout, read=self._answer_timeout + patience)
+        try:
+            response = await self._http.request(
+                method, path, headers=sent, content=content, params=query, timeout=timeout
+            )
+        except httpx.HTTPError as error:
+            # Many of httpx's errors have no text of their own.
+            text = f"{method} {path}: {str(error) or type(error).__name__}"
+            cut_off = isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
+            raise (CutOff if cut_off else Unreachable)(text) from error
+        if response.status_code >= 500 or response.status_code in BUSY_STATUSES:
+            raise ServerBusy(f"{method} {path}: status {response.status_code}", _retry_after(response))
+        return response
+
+
+def _tls(ca_certificate: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_certificate is not None:
+        try:
+            context.load_verify_locations(cafile=ca_certificate)
+        except (OSError, ssl.SSLError) as error:
+            raise SetupError(f"cannot use the CA certificate {ca_certificate}: {error}") from error
+    return context
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        seconds = float(response.headers.get("Retry-After", "0"))
+    except ValueError:  # the form with a date; the back-off does without
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+def _data(response: httpx.Response, worker_id: str | None = None) -> dict[str, Any]:
+    """The `data` of a success; raises what the status of any other answer means."""
+    try:
+        body = response.json()
+    except ValueError:  # also text that is no UTF-8
+        body = None
+    data = body.get("data") if isinstance(body, dict) else None
+    if response.is_success:
+        if isinstance(data, dict):
+            return data
+        raise UnusableAnswer(f"an answer of status {response.status_code} is not in the API's envelope")
+    if response.status_code == 401 and worker_id is not None:
+        raise UnknownWorker(worker_id)
+    if response.is_client_error:
+        message = data.get("message") if isinstance(data, dict) else None
+        raise Refused(response.status_code, str(message or response.reason_phrase))
+    raise UnusableAnswer(f"an answer of status {response.status_code} is none of the API's")

@@ -1,0 +1,131 @@
+"""Jobs as the API sends them, read into the domain's types; what cannot be used is refused by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from broadway_grader.domain import DEFAULT_TIMEOUT, Job, Stage, parse_bytes
+from broadway_grader.errors import UnusableAnswer, UnusableJob
+
+# Job ids become parts of directory names.
+_JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+
+class _Fault(ValueError):
+    """A member of a job that cannot be used; the message begins with its path."""
+
+
+def parse_job(data: object) -> Job:
+    """Read a job off the wire.
+
+    Raises UnusableJob if the job can be named but not run, UnusableAnswer if it cannot even be named. Members that the
+    contract does not have are ignored, so that a newer API can talk to this grader.
+    """
+    if not isinstance(data, dict):
+        raise UnusableAnswer("a job is no object")
+    job_id, attempt = data.get("job_id"), data.get("attempt", 1)
+    if not isinstance(job_id, str) or not _JOB_ID.fullmatch(job_id):
+        raise UnusableAnswer("a job has no usable job_id")
+    if not isinstance(attempt, int) or isinstance(attempt, bool):
+        raise UnusableAnswer(f"job {job_id} has no usable attempt")
+    students = data.get("students")
+    if students is not None and not isinstance(students, list):
+        raise UnusableJob(job_id, attempt, "students is no list")
+    try:
+        stages = _parse_stages(data.get("stages"))
+    except _Fault as fault:
+        raise UnusableJob(job_id, attempt, str(fault)) from fault
+    return Job(job_id=job_id, attempt=attempt, stages=stages, students=students)
+
+
+def _parse_stages(data: object) -> list[Stage]:
+    if not isinstance(data, list) or not data:
+        raise _Fault("stages is no non-empty list")
+    return [_parse_stage(stage, f"stages[{index}]") for index, stage in enumerate(data)]
+
+
+def _parse_stage(data: object, where: str) -> Stage:
+    if not isinstance(data, dict):
+        raise _Fault(f"{where} is no object")
+    members = _Members(data, where)
+    image = members.text("image")
+    if not image:
+        raise _Fault(f"{where}.image is missing")
+    entry_point = data.get("entry_point")
+    if entry_point is not None and not _is_command(entry_point):
+        raise _Fault(f"{where}.entry_point is no non-empty list of strings")
+    pids = members.number("pids")
+    return Stage(
+        image=image,
+        env=_parse_env(data.get("env") or {}, f"{where}.env"),
+        entry_point=entry_point,
+        enable_networking=members.flag("enable_networking", default=False),
+        host_name=members.text("host_name"),
+        timeout=members.number("timeout") or DEFAULT_TIMEOUT,
+        memory=members.size("memory"),
+        cpus=members.number("cpus"),
+        pids=None if pids is None else max(1, int(pids)),
+        logs=members.flag("logs", default=True),
+        user=members.text("user"),
+        working_dir=members.text("working_dir"),
+        privileged=members.flag("privileged", default=False),
+    )
+
+
+class _Members:
+    """The optional members of one stage, read by type; null is the same as absent."""
+
+    def __init__(self, data: dict[str, Any], where: str) -> None:
+        self._data = data
+        self._where = where
+
+    def text(self, name: str) -> str | None:
+        value = self._data.get(name)
+        if value is None or (isinstance(value, str) and "\0" not in value):
+            return value
+        raise _Fault(f"{self._where}.{name} is no string")
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        value = self._data.get(name)
+        if value is None:
+            return default
+        if isinstance(value, bool):
+            return value
+        raise _Fault(f"{self._where}.{name} is neither true nor false")
+
+    def number(self, name: str) -> float | None:
+        value = self._data.get(name)
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
+            return float(value)
+        raise _Fault(f"{self._where}.{name} is no number over 0")
+
+    def size(self, name: str) -> int | None:
+        value = self._data.get(name)
+        try:
+            return None if value is None else parse_bytes(value)
+        except ValueError as error:
+            raise _Fault(f"{self._where}.{name}: {error}") from None
+
+
+def _parse_env(data: object, where: str) -> dict[str, str]:
+    if not isinstance(data, dict):
+        raise _Fault(f"{where} is no object")
+    env = {}
+    for name, value in data.items():
+        if name == "" or "=" in name or "\0" in name:
+            raise _Fault(f"{where}: {name!r} is no name of an environment variable")
+        if not isinstance(value, str | int | float):
+            raise _Fault(f"{where}.{name} is no string, number or boolean")
+        # As the API writes them: true and not True.
+        env[name] = value if isinstance(value, str) else json.dumps(value)
+        if "\0" in env[name]:
+            raise _Fault(f"{where}.{name} has a zero byte")
+    return env
+
+
+def _is_command(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(word, str) and "\0" not in word for word in value)
