@@ -1,0 +1,59 @@
+# Everything that a person or CI does with this checkout. `make` alone says what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+PY := .venv/bin/python
+# More for pytest: make test PYTEST='tests/unit -k lifecycle'
+PYTEST ?=
+
+.PHONY: help demo test check services e2e-large clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: .venv/runtime.stamp  ## grade a class of fourteen here and now; needs Python 3.11 and pip's registry only
+	@$(PY) -m scripts.demo
+
+test: .venv/dev.stamp services  ## every test, on a real Docker engine and real MongoDB servers
+	$(PY) -m pytest $(PYTEST)
+
+e2e-large: .venv/dev.stamp services  ## a class of two hundred, which `make test` spares you
+	$(PY) -m pytest tests/e2e --large -k large
+
+check: .venv/dev.stamp  ## format, lint, strict types, layers
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest -q tests/unit/test_layers.py
+
+services: .venv/dev.stamp  ## install and start what the tests need: Docker engine, images, mongod
+	@PYTHON=$(PY) scripts/services.sh
+
+clean:  ## stop what was started here, remove what was made here
+	@scripts/services.sh stop
+	rm -rf .venv .services .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than the requirements that it stands for: nothing is asked of pip while they do not change.
+.venv/runtime.stamp: requirements.txt | .venv/bin/pip
+	@echo "installing requirements.txt"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.txt .venv/runtime.stamp
+	@echo "installing requirements-dev.txt"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …' >&2; exit 1; }
+	@# Debian keeps what `venv` needs in a package of its own.
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+		|| { test $$(id -u) = 0 && command -v apt-get >/dev/null \
+			&& { apt-get -q update; apt-get -q -y install python3-venv; } >/dev/null; } \
+		|| { echo 'this Python has no ensurepip; on Debian: sudo apt-get install python3-venv' >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv

@@ -1,0 +1,166 @@
+"""Dependencies point downwards only: who may import whom, as a table, checked against every import in the tree."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+#: Patterns of modules → patterns of our modules that these may import. The first line that fits a module counts.
+LAYERS: Mapping[str, tuple[str, ...]] = {
+    # The API, from the bottom up. Values and errors know nothing but themselves.
+    "broadway_api": (),
+    "broadway_api.domain": (),
+    "broadway_api.errors": (),
+    "broadway_api.policy": (),
+    "broadway_api.ids": (),
+    "broadway_api.auth": (),
+    "broadway_api.events": (),
+    "broadway_api.loop_monitor": (),
+    # Rules are pure.
+    "broadway_api.lifecycle": ("broadway_api.domain",),
+    "broadway_api.environment": ("broadway_api.domain", "broadway_api.errors"),
+    "broadway_api.runconfig": ("broadway_api.domain",),
+    # What comes in and what goes out.
+    "broadway_api.json_body": ("broadway_api.errors",),
+    "broadway_api.schemas": ("broadway_api.domain", "broadway_api.errors", "broadway_api.policy"),
+    "broadway_api.wire": ("broadway_api.domain", "broadway_api.runconfig"),
+    "broadway_api.intake": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
+        *("broadway_api.environment", "broadway_api.runconfig", "broadway_api.json_body", "broadway_api.schemas"),
+    ),
+    # The store: a port, and adapters that only whoever opens a store knows of.
+    "broadway_api.store.port": ("broadway_api.domain", "broadway_api.errors"),
+    "broadway_api.store*": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.ids"),
+        *("broadway_api.lifecycle", "broadway_api.runconfig", "broadway_api.store*"),
+    ),
+    # The use cases: the only caller of the store, by its port.
+    "broadway_api.service": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
+        *("broadway_api.lifecycle", "broadway_api.environment", "broadway_api.intake"),
+        *("broadway_api.events", "broadway_api.store.port"),
+    ),
+    "broadway_api.sweeper": ("broadway_api.errors", "broadway_api.service"),
+    # HTTP: a handler sees no store at all.
+    "broadway_api.handlers*": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.ids", "broadway_api.auth"),
+        *("broadway_api.json_body", "broadway_api.schemas", "broadway_api.wire", "broadway_api.intake"),
+        *("broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
+    ),
+    "broadway_api.app": (
+        *("broadway_api.auth", "broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
+    ),
+    "broadway_api.server": (
+        *("broadway_api.policy", "broadway_api.events", "broadway_api.loop_monitor", "broadway_api.store.port"),
+        *("broadway_api.service", "broadway_api.sweeper", "broadway_api.handlers.base", "broadway_api.app"),
+    ),
+    # The grader and the client speak to the API over the wire alone.
+    "broadway_grader": (),
+    "broadway_grader.domain": (),
+    "broadway_grader.errors": (),
+    "broadway_grader.runtimes*": (
+        *("broadway_grader.domain", "broadway_grader.errors", "broadway_grader.removal", "broadway_grader.runtimes*"),
+    ),
+    "broadway_grader.*": ("broadway_grader*", "config"),
+    "broadway_client*": ("broadway_client*",),
+    # The programs put the pieces together.
+    "config": (),
+    "logs": (),
+    "api": ("config", "logs", "broadway_api*"),
+    "grader": ("config", "logs", "broadway_grader*"),
+    "scripts.start_run_script": (),  # it is copied to places where nothing else of ours is
+    "scripts.processes": (),
+    "scripts.demo": ("scripts.*",),
+}
+
+#: Foreign packages → the only modules that may import them: a driver's errors and types end in its adapter.
+DRIVERS: Mapping[str, tuple[str, ...]] = {
+    "tornado": ("api", "broadway_api.app", "broadway_api.server", "broadway_api.handlers*"),
+    "pymongo": ("broadway_api.store.mongo*",),
+    "sqlite3": ("broadway_api.store.sqlite*",),
+    "docker": ("broadway_grader.runtimes*", "scripts.demo"),
+    "httpx": ("broadway_grader.client", "broadway_client*"),
+}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of ours by its dotted name, tests left out."""
+    files = [*ROOT.glob("*.py"), *(file for top in ("broadway_*", "scripts") for file in ROOT.glob(f"{top}/**/*.py"))]
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+MODULES = modules()
+
+
+def imports(source: str) -> Iterator[str]:
+    """The dotted names that a module imports, wherever in it the import stands; `from a import b` gives `a.b`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def ours(names: Iterable[str]) -> set[str]:
+    """Those of the imported names that are modules of ours; a name within a module stands for that module."""
+    found = set()
+    for name in names:
+        while name and name not in MODULES:
+            name = name.rpartition(".")[0]
+        found.add(name)
+    return found - {""}
+
+
+def fits(module: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(module, pattern) for pattern in patterns)
+
+
+def too_high(module: str, imported: Iterable[str]) -> list[str]:
+    """The imports of `module` that its layer may not have. Every module may ask for its package's version."""
+    allowed = next((allowed for pattern, allowed in LAYERS.items() if fnmatchcase(module, pattern)), None)
+    assert allowed is not None, f"{module} is in no layer: give it a line in {Path(__file__).name}"
+    packages = {"broadway_api", "broadway_grader"} - {module}
+    own = {name for name in packages if module.startswith(f"{name}.")}
+    return sorted(name for name in set(imported) - own if not fits(name, allowed))
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_imports_only_what_is_below_it(module: str) -> None:
+    assert too_high(module, ours(imports(MODULES[module].read_text()))) == []
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_driver_is_imported_by_its_adapter_alone(module: str) -> None:
+    packages = {name.partition(".")[0] for name in imports(MODULES[module].read_text())}
+    assert [package for package in packages if package in DRIVERS and not fits(module, DRIVERS[package])] == []
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    graph = {module: ours(imports(file.read_text())) - {module} for module, file in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("broadway_api.domain", "from broadway_api.errors import Fault"),
+        ("broadway_api.lifecycle", "import broadway_api.service"),
+        ("broadway_api.service", "from broadway_api.store import sqlite"),
+        ("broadway_api.handlers.courses", "def handle():\n    from broadway_api.store.port import Store"),
+        ("broadway_grader.wire", "from broadway_api import wire"),
+        ("broadway_client.cli", "from broadway_api.domain import Run"),
+    ],
+)
+def test_the_table_sees_an_import_that_points_upwards(module: str, source: str) -> None:
+    assert too_high(module, ours(imports(source)))
