@@ -21,7 +21,7 @@ test: .venv/dev.stamp services  ## every test, on a real Docker engine and real 
 	$(PY) -m pytest $(PYTEST)
 
 e2e-large: .venv/dev.stamp services  ## a class of two hundred, which `make test` spares you
-	$(PY) -m pytest tests/e2e --large -k large
+	BROADWAY_TEST_STUDENTS=200 $(PY) -m pytest tests/e2e/test_large.py
 
 check: .venv/dev.stamp  ## format, lint, strict types, layers
 	$(PY) -m ruff format --check .

@@ -92,15 +92,19 @@ class Api:
             if self.run(run_id)["state"] == "ready":
                 raise
 
+    def get(self, path: str) -> Status:
+        """What `GET /api/v1/<path>` answers."""
+        return self._call("GET", path)
+
     def run(self, run_id: str) -> Status:
         """The run's state and counts."""
-        return self._call("GET", f"grading_run/{run_id}")
+        return self.get(f"grading_run/{run_id}")
 
     def jobs(self, run_id: str) -> Iterator[dict[str, Any]]:
         """The run's jobs in roster order, pre-processing first, post-processing last."""
         after = ""
         while True:
-            page = self._call("GET", f"grading_run/{run_id}?jobs=all&limit=1000{after}")
+            page = self.get(f"grading_run/{run_id}?jobs=all&limit=1000{after}")
             yield from page["jobs"]
             if page["next"] is None:
                 return
@@ -108,7 +112,7 @@ class Api:
 
     def log(self, job_id: str) -> list[dict[str, Any]]:
         """What each stage of a job wrote."""
-        stages: list[dict[str, Any]] = self._call("GET", f"grading_job/{job_id}/log")["stages"]
+        stages: list[dict[str, Any]] = self.get(f"grading_job/{job_id}/log")["stages"]
         return stages
 
     def _call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Status:
