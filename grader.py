@@ -1,0 +1,98 @@
+"""Start a grader.
+
+    python3 grader.py <cluster token> [--api URL] [--slots N] [--runtime auto|docker|sandbox] [--work-dir DIR]
+
+One SIGTERM or SIGINT: it takes no more jobs, finishes and reports those that run, deregisters, and exits with status 0.
+A second one: it kills what runs, hands it back to the queue, and exits with status 1. Status 2: it cannot start like
+this, and one line says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from broadway_grader import __version__
+from broadway_grader.client import ApiClient
+from broadway_grader.errors import SetupError, Unauthorized
+from broadway_grader.registration import Membership, WorkerDetails
+from broadway_grader.retry import Backoff
+from broadway_grader.runner import JobRunner
+from broadway_grader.runtimes import choose
+from broadway_grader.worker import Worker
+from broadway_grader.workspace import WorkDirectory
+from config import GraderConfig
+from logs import Logging, start_logging
+
+STOPPED_HARD, CANNOT_START = 1, 2
+
+
+async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
+    """Work for the configured API until signalled; returns the exit status. Raises SetupError and Unauthorized."""
+    ca_certificate = Path(config.ca_certificate) if config.ca_certificate else None
+    backoff = Backoff()
+    async with ApiClient(config.api, config.token, ca_certificate=ca_certificate) as client:
+        runtime = await choose(config, directory.instance)
+        try:
+            await asyncio.to_thread(directory.remove_leftovers)
+            details = WorkerDetails(
+                hostname=socket.gethostname(), slots=config.slot_count, runtime=runtime.name, version=__version__
+            )
+            worker = Worker(
+                client,
+                Membership(client, details, backoff),
+                JobRunner(runtime, directory),
+                slots=config.slot_count,
+                poll_wait=config.poll_wait,
+                backoff=backoff,
+            )
+            stops = [worker.stop_now, worker.stop]
+            status = 0
+
+            def on_signal() -> None:
+                nonlocal status
+                if len(stops) == 1:
+                    status = STOPPED_HARD
+                if stops:
+                    stops.pop()()
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, on_signal)
+            await worker.run()
+        finally:
+            await runtime.close()
+        return status
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the grader; returns its exit status."""
+    config = GraderConfig.load(arguments)
+    try:
+        with WorkDirectory(Path(config.work_dir)) as directory, start_log(config):
+            return asyncio.run(serve(config, directory))
+    except (SetupError, Unauthorized) as error:
+        print(f"grader.py: {error}", file=sys.stderr)
+        return CANNOT_START
+    except KeyboardInterrupt:  # before there was anything to stop
+        return STOPPED_HARD
+
+
+def start_log(config: GraderConfig) -> Logging:
+    """Start logging as configured; SetupError if the directory cannot be written."""
+    try:
+        return start_logging(config.log_level, config.log_path, "grader")
+    except OSError as error:
+        raise SetupError(f"cannot log to {config.log_path}: {error}") from error
+
+
+if __name__ == "__main__":
+    exit_status = main(sys.argv[1:])
+    # Not sys.exit(): it waits for every thread, and an engine can hold up one that waits for it (a pull, say) for long.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_status)
