@@ -19,11 +19,13 @@ from pathlib import Path
 
 from broadway_grader import __version__
 from broadway_grader.client import ApiClient
+from broadway_grader.domain import parse_bytes
 from broadway_grader.errors import SetupError, Unauthorized
 from broadway_grader.registration import Membership, WorkerDetails
 from broadway_grader.retry import Backoff
 from broadway_grader.runner import JobRunner
 from broadway_grader.runtimes import choose
+from broadway_grader.runtimes.port import Limits, Settings
 from broadway_grader.worker import Worker
 from broadway_grader.workspace import WorkDirectory
 from config import GraderConfig
@@ -37,7 +39,7 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
     ca_certificate = Path(config.ca_certificate) if config.ca_certificate else None
     backoff = Backoff()
     async with ApiClient(config.api, config.token, ca_certificate=ca_certificate) as client:
-        runtime = await choose(config, directory.instance)
+        runtime = await choose(config.runtime, settings(config, directory))
         try:
             await asyncio.to_thread(directory.remove_leftovers)
             details = WorkerDetails(
@@ -67,6 +69,20 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
         finally:
             await runtime.close()
         return status
+
+
+def settings(config: GraderConfig, directory: WorkDirectory) -> Settings:
+    """What the options say about the runtime; SetupError where they say nothing usable."""
+    try:
+        memory = parse_bytes(config.stage_memory)
+    except ValueError as error:
+        raise SetupError(f"--stage-memory: {error}") from error
+    return Settings(
+        limits=Limits(memory=memory, cpus=config.stage_cpus, pids=config.stage_pids, log_bytes=config.max_log_bytes),
+        slots=config.slot_count,
+        instance=directory.instance,
+        image_pull_policy=config.image_pull_policy,
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

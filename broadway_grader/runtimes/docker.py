@@ -24,7 +24,7 @@ from broadway_grader.errors import SetupError
 from broadway_grader.runtimes.attach import AttachedStream
 from broadway_grader.runtimes.images import Answer, Images, ImageUnavailable
 from broadway_grader.runtimes.output import BoundedOutput
-from broadway_grader.runtimes.port import Limits, Place
+from broadway_grader.runtimes.port import Place, Settings
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +72,11 @@ class DockerRuntime:
 
     name = "docker"
 
-    def __init__(self, *, limits: Limits, slots: int, instance: str, pull_policy: str) -> None:
-        self._limits = limits
-        self._instance = instance
-        self._pull_policy = pull_policy
-        self._connections = 4 * slots + 4
+    def __init__(self, settings: Settings) -> None:
+        self._limits = settings.limits
+        self._instance = settings.instance
+        self._pull_policy = settings.image_pull_policy
+        self._connections = 4 * settings.slots + 4
         self._threads = ThreadPoolExecutor(max_workers=self._connections, thread_name_prefix="docker")
         self._client: Any = None
         self._images: Images | None = None

@@ -20,6 +20,16 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a runtime is made from; each takes what it has a use for."""
+
+    limits: Limits
+    slots: int  # stages at once, at most
+    instance: str  # which grader this is, over all of its lives
+    image_pull_policy: str = "missing"  # or always, never
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a stage stands: which job, which attempt, which of its stages, and the host's side of /job."""
 

@@ -20,7 +20,7 @@ from broadway_grader.domain import Output, Reason, Stage, StageResult
 from broadway_grader.errors import SetupError
 from broadway_grader.runtimes import bubblewrap
 from broadway_grader.runtimes.output import BoundedOutput
-from broadway_grader.runtimes.port import Limits, Place
+from broadway_grader.runtimes.port import Place, Settings
 from broadway_grader.runtimes.process import BwrapProcess, adopt_orphans, read_stream
 
 log = logging.getLogger(__name__)
@@ -46,12 +46,12 @@ class SandboxRuntime:
 
     name = "sandbox"
 
-    def __init__(self, *, limits: Limits, slots: int) -> None:
-        self._limits = limits
+    def __init__(self, settings: Settings) -> None:
+        self._limits = settings.limits
         self._as_root = os.geteuid() == 0
         self._program: bubblewrap.Program | None = None
         # Two streams a stage; what is read blocks.
-        self._readers = ThreadPoolExecutor(max_workers=2 * slots, thread_name_prefix="sandbox")
+        self._readers = ThreadPoolExecutor(max_workers=2 * settings.slots, thread_name_prefix="sandbox")
 
     async def open(self) -> str:
         adopt_orphans()
