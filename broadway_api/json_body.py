@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 from typing import Any
 
 from broadway_api.errors import Fault, InvalidInput, NotJson
+
+#: Arrays and objects within one another. People write ten; what comes after us here recurses.
+MAX_DEPTH = 100
 
 
 def parse(body: bytes, *, mend_text: bool = False) -> Any:
     """The value that the body holds.
 
-    Refused beside what is no JSON: a name twice in one object, numbers that no double can hold, NaN and Infinity, more
-    nesting than Python's stack allows, and halves of surrogate pairs, which no text in UTF-8 can contain; `mend_text`
-    puts U+FFFD in place of those instead. Raises NotJson, InvalidInput.
+    Refused beside what is no JSON: a name twice in one object, numbers that no double can hold, nesting beyond
+    MAX_DEPTH, and halves of surrogate pairs, which no text in UTF-8 can contain; `mend_text` puts U+FFFD in place of
+    those instead. Raises NotJson, InvalidInput.
     """
     try:
         text = body.decode()
@@ -25,10 +30,15 @@ def parse(body: bytes, *, mend_text: bool = False) -> Any:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise NotJson(error.msg, line=error.lineno, column=error.colno) from None
+    except _Constant as constant:
+        before = text[: _constant_start(text)]
+        line, column = _position(before)
+        raise NotJson(f"{constant}, write a number or text in quotes", line=line, column=column) from None
     except RecursionError:
-        raise NotJson("arrays and objects nested too deeply", line=1, column=1) from None
+        raise _too_deep() from None
     except ValueError as error:  # an integer with more digits than Python converts (4,300)
         raise InvalidInput([Fault(path="$", message=str(error))]) from None
+    _refuse_depth(value)
     if "\\ud" in text or "\\uD" in text:
         return _mend(value) if mend_text else _refuse_surrogates(value)
     return value
@@ -41,8 +51,7 @@ def _position(before: str) -> tuple[int, int]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise InvalidInput([Fault(path="$", message=f"the name {twice[:80]!r} stands twice in one object")])
     return value
 
@@ -54,8 +63,38 @@ def _number(text: str) -> float:
     return value
 
 
+class _Constant(Exception):
+    """NaN or Infinity, which Python reads and JSON has not."""
+
+
 def _constant(name: str) -> float:
-    raise InvalidInput([Fault(path="$", message=f"{name} is not JSON; write a number, or text in quotes")])
+    raise _Constant(name)
+
+
+def _constant_start(text: str) -> int:
+    """Where the first NaN or Infinity stands that is not within a string."""
+    tokens = re.finditer(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', text)
+    return next((token.start() for token in tokens if not token[0].startswith('"')), 0)
+
+
+def _refuse_depth(value: Any) -> None:
+    """Level by level, since a recursion would fail where it should find out."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> InvalidInput:
+    return InvalidInput([Fault(path="$", message=f"arrays and objects nested more than {MAX_DEPTH} deep")])
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
