@@ -22,7 +22,7 @@ class ClusterToken:
         given = authorization or ""
         scheme, _, credentials = given.partition(" ")
         if scheme.lower() == "bearer":
-            given = credentials
+            given = credentials.lstrip(" ")  # RFC 9110 allows several between scheme and credentials
         return hmac.compare_digest(_digest(given), self._digest)
 
 
