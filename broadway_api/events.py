@@ -43,6 +43,10 @@ class WakeUps:
         self._waiting[event] = None
         try:
             yield event
+        except BaseException:
+            if event.is_set():  # it leaves without asking the store: its wake-up goes to the next
+                self.jobs_queued(1)
+            raise
         finally:
             self._waiting.pop(event, None)
 

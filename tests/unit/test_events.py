@@ -1,0 +1,127 @@
+"""Wake-ups reach those who wait longest, and a lost one costs a look into the store, not a job."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from broadway_api.errors import StoreUnavailable
+from broadway_api.events import WakeUps, watch_queue
+
+
+def test_as_many_wake_as_there_are_jobs_the_longest_waiting_first() -> None:
+    wake_ups = WakeUps()
+    with ExitStack() as stack:
+        places = [stack.enter_context(wake_ups.place()) for _ in range(4)]
+        wake_ups.jobs_queued(2)
+        assert [place.is_set() for place in places] == [True, True, False, False]
+        wake_ups.jobs_queued(1)
+        assert [place.is_set() for place in places] == [True, True, True, False]
+        wake_ups.jobs_queued(100)
+        assert all(place.is_set() for place in places)
+        assert len(wake_ups) == 0
+
+
+def test_who_has_left_is_not_woken_in_place_of_another() -> None:
+    wake_ups = WakeUps()
+    with ExitStack() as stack:
+        with wake_ups.place() as gone:
+            stays = stack.enter_context(wake_ups.place())
+        wake_ups.jobs_queued(1)
+        assert stays.is_set()
+        assert not gone.is_set()
+
+
+def test_a_wake_up_between_taking_a_place_and_waiting_is_kept() -> None:
+    wake_ups = WakeUps()
+    with wake_ups.place() as place:
+        wake_ups.jobs_queued(1)
+        assert place.is_set()
+
+
+def test_nobody_is_woken_for_no_job() -> None:
+    wake_ups = WakeUps()
+    with wake_ups.place() as place:
+        wake_ups.jobs_queued(0)
+        assert not place.is_set()
+    wake_ups.jobs_queued(3)  # and nobody waits: that is no fault
+
+
+def test_a_wake_up_that_comes_to_one_who_leaves_goes_on_to_the_next() -> None:
+    wake_ups = WakeUps()
+    with wake_ups.place() as next_in_line:
+        with suppress(ConnectionError), wake_ups.place():
+            wake_ups.jobs_queued(1)  # for next_in_line, who stands before
+        assert next_in_line.is_set()
+    wake_ups = WakeUps()
+    with ExitStack() as stack:
+        leaving = stack.enter_context(ExitStack())
+        leaving.enter_context(wake_ups.place())
+        stays = stack.enter_context(wake_ups.place())
+        wake_ups.jobs_queued(1)
+        assert not stays.is_set()
+        with pytest.raises(asyncio.CancelledError), leaving:
+            raise asyncio.CancelledError  # its client has gone: it will never ask the store
+        assert stays.is_set()
+
+
+def test_closing_wakes_all_for_good() -> None:
+    wake_ups = WakeUps()
+    with wake_ups.place() as first, wake_ups.place() as second:
+        assert not wake_ups.closed
+        wake_ups.close()
+        wake_ups.close()
+        assert first.is_set()
+        assert second.is_set()
+        assert wake_ups.closed
+
+
+class CountedQueue:
+    """A queue whose depth each look reads from a script; the last one stays."""
+
+    def __init__(self, *depths: int) -> None:
+        self.depths = list(depths)
+        self.looks = 0
+        self.looked = asyncio.Event()
+
+    async def queue_depth(self) -> int:
+        self.looks += 1
+        self.looked.set()
+        return self.depths.pop(0) if len(self.depths) > 1 else self.depths[0]
+
+
+async def test_jobs_that_nobody_told_of_are_found() -> None:
+    wake_ups, queue = WakeUps(), CountedQueue(0, 0, 1)
+    watching = asyncio.create_task(watch_queue(queue, wake_ups, seconds=0))
+    with wake_ups.place() as first, wake_ups.place() as second:
+        await asyncio.wait_for(first.wait(), 10)
+        assert queue.looks >= 3
+        await asyncio.wait_for(second.wait(), 10)  # one job each look
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+
+
+async def test_the_store_is_left_alone_while_nobody_waits() -> None:
+    wake_ups, queue = WakeUps(), CountedQueue(5)
+    watching = asyncio.create_task(watch_queue(queue, wake_ups, seconds=0))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert queue.looks == 0
+    with wake_ups.place():
+        await asyncio.wait_for(queue.looked.wait(), 10)
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+
+
+async def test_a_store_that_is_away_is_for_the_supervisor() -> None:
+    class Away:
+        async def queue_depth(self) -> int:
+            raise StoreUnavailable("away")
+
+    wake_ups = WakeUps()
+    with wake_ups.place(), pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(watch_queue(Away(), wake_ups, seconds=0), 10)
