@@ -30,7 +30,13 @@ async def sweep_regularly(service: Sweepable, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
-async def supervise(name: str, run: Callable[[], Awaitable[None]], *, pause: float = 1.0) -> None:
+async def supervise(
+    name: str,
+    run: Callable[[], Awaitable[None]],
+    *,
+    pause: float = 1.0,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
     """Run a task for ever: begin again after StoreUnavailable, with growing pauses; let anything else out.
 
     The pause doubles from `pause` to MAX_PAUSE seconds; a run that lasted longer than that begins anew.
@@ -45,6 +51,6 @@ async def supervise(name: str, run: Callable[[], Awaitable[None]], *, pause: flo
             faults = 1 if loop.time() - began > MAX_PAUSE else faults + 1
             delay = min(pause * 2 ** min(faults - 1, 16), MAX_PAUSE)
             logger.warning("%s: %s; again in %.0f s", name, error, delay)
-            await asyncio.sleep(delay)
+            await sleep(delay)
         else:
             raise RuntimeError(f"the task {name} ended, which it never should")
