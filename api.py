@@ -13,8 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from logs import start_logging
-
 from broadway_api import __version__
 from broadway_api.app import HttpLimits
 from broadway_api.errors import StoreError
@@ -22,6 +20,7 @@ from broadway_api.policy import Policy
 from broadway_api.server import serve
 from broadway_api.store import open_store
 from config import QUEUE_EMPTY_CODE, ApiConfig
+from logs import start_logging
 
 logger = logging.getLogger("broadway_api")
 
@@ -51,6 +50,9 @@ async def run(config: ApiConfig, token: str) -> int:
         heartbeat_interval=config.heartbeat_interval,
         lease=timedelta(seconds=config.lease),
         job_max_attempts=config.job_max_attempts,
+        quarantine_after=config.quarantine_after,
+        quarantine_pause=timedelta(seconds=config.quarantine_seconds),
+        run_retention=timedelta(days=config.run_retention_days) if config.run_retention_days else None,
         max_stage_timeout=config.max_stage_timeout,
         allow_privileged=config.allow_privileged,
     )

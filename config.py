@@ -109,6 +109,11 @@ class ApiConfig(Options):
         "seconds after which a job whose worker was not heard of is queued again;\n0: three heartbeat intervals",
     )
     job_max_attempts: int = option(3, "how often a job is handed out before an infrastructure fault fails it")
+    quarantine_after: int = option(
+        3, "infrastructure faults in a row after which a worker gets no jobs but, now and then, one as a probe"
+    )
+    quarantine_seconds: int = option(60, "pause before the first probe; doubles with each that fails")
+    run_retention_days: int = option(0, "days after its end that a run is deleted with its jobs and logs; 0: never")
     max_stage_timeout: int = option(3600, "seconds, the longest timeout that a stage may ask for")
     allow_privileged: bool = option(False, "accept stages that ask for a privileged container, which owns its host")
     max_body_bytes: int = option(32 * 1024 * 1024, "largest request body; a larger one is refused with 413")
@@ -120,9 +125,12 @@ class ApiConfig(Options):
         if bool(self.ssl_certificate) != bool(self.ssl_key):
             raise ValueError("--ssl-certificate and --ssl-key go together: give both or neither")
         _check_range("--port", self.port, 0, 65535)
+        _check_range("--run-retention-days", self.run_retention_days, 0, 36_500)
         for name in (
             "heartbeat_interval",
             "job_max_attempts",
+            "quarantine_after",
+            "quarantine_seconds",
             "max_stage_timeout",
             "max_body_bytes",
             "body_stall_seconds",

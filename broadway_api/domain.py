@@ -164,6 +164,8 @@ class Job:
     attempt_limit: int
     worker_id: str | None = None  # who holds it or ended it
     lease_expires_at: datetime | None = None  # running jobs only
+    avoid_worker_id: str | None = None  # who failed it last; another worker is to try first,
+    avoid_until: datetime | None = None  # but nobody waits for one longer than this
     queued_at: datetime | None = None
     started_at: datetime | None = None  # of the current attempt
     finished_at: datetime | None = None
@@ -215,6 +217,18 @@ class Worker:
     registered_at: datetime
     last_seen: datetime
     jobs_processed: int = 0
+    draining: bool = False  # gets no new jobs, at staff's wish
+    strikes: int = 0  # infrastructure faults since the last job that ended otherwise
+    quarantined_until: datetime | None = None  # gets no new jobs; after that time one at a time, as a probe
+
+
+class WorkerState(StrEnum):
+    """What a worker is up to, as far as the API knows; the first that fits."""
+
+    LOST = "lost"  # not heard of for as long as a lease lasts
+    DRAINING = "draining"  # gets no new jobs, at staff's wish
+    QUARANTINED = "quarantined"  # gets no new jobs but, when its time is over, one as a probe
+    ALIVE = "alive"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,7 +239,7 @@ class RunProgress:
     unopened: bool  # the current phase has a job that is waiting
     unfinished: bool  # the current phase has a job that has not ended
     failed: bool  # the current phase has a job that has ended without success
-    leftover: bool  # any phase has a job that is waiting or queued
+    leftover: bool  # any phase has a job that has not ended
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -253,6 +267,7 @@ class FinishedJob:
 
     job: Job
     phase_over: bool  # no job of its phase is left unfinished; the run may go on
+    repeated: bool = False  # the result had been accepted before; nothing was changed now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

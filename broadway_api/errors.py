@@ -5,6 +5,9 @@
     │   ├── InvalidInput            what, where, what to do: a list of faults
     │   │   └── NotJson             with line and column
     │   ├── RunAlreadyStarted
+    │   ├── RunEnded                it cannot be cancelled any more
+    │   ├── RunNotEnded             it cannot be retried yet
+    │   ├── NothingToRetry
     │   ├── IdempotencyMismatch     a key used again for something else
     │   ├── ClaimLost               the job is not, or no longer, this worker's
     │   ├── UnknownWorker           it must register again
@@ -73,6 +76,32 @@ class RunAlreadyStarted(Rejected):
         self.run_id = run_id
         self.state = state
         super().__init__(f"grading run {run_id} was started before, its state is {state}")
+
+
+class RunEnded(Rejected):
+    """A run that has ended cannot be cancelled."""
+
+    def __init__(self, run_id: str, state: str) -> None:
+        self.run_id = run_id
+        self.state = state
+        super().__init__(f"grading run {run_id} has ended, its state is {state}")
+
+
+class RunNotEnded(Rejected):
+    """Only what has ended can be tried again."""
+
+    def __init__(self, run_id: str, state: str) -> None:
+        self.run_id = run_id
+        self.state = state
+        super().__init__(f"grading run {run_id} has not ended, its state is {state}; wait for its end, or cancel it")
+
+
+class NothingToRetry(Rejected):
+    """No job of the run is of the kind that was to be tried again."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"grading run {run_id} has no such job; without a list, failed and cancelled jobs are retried")
 
 
 class IdempotencyMismatch(Rejected):

@@ -1,7 +1,7 @@
 """Wake-ups for requests that wait for work. A hint only: whoever is woken asks the store again.
 
-A wake-up that is lost, or meant for another API process, costs no more than a second: `watch_queue` looks into the
-store that often, once for all that wait.
+Other API processes make themselves heard through the store, where it can pass that on. A wake-up that is lost costs no
+more than a second: `watch_queue` looks into the store that often, once for all that wait.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from contextlib import contextmanager
 from typing import Protocol
 
 
-class QueueDepth(Protocol):
-    """The part of the store that `watch_queue` needs."""
+class SharedQueue(Protocol):
+    """The part of the store that the watchers need."""
 
     async def queue_depth(self) -> int:
         """How many jobs are queued."""
+        ...
+
+    async def jobs_queued_elsewhere(self) -> None:
+        """Return when another process may have queued jobs."""
         ...
 
 
@@ -62,9 +66,17 @@ class WakeUps:
         self.jobs_queued(len(self._waiting))
 
 
-async def watch_queue(store: QueueDepth, wake_ups: WakeUps, *, seconds: float = 1.0) -> None:
+async def watch_queue(store: SharedQueue, wake_ups: WakeUps, *, seconds: float = 1.0) -> None:
     """For ever: wake those who wait if the store has jobs that nobody told us of."""
     while True:
         await asyncio.sleep(seconds)
+        if len(wake_ups):
+            wake_ups.jobs_queued(await store.queue_depth())
+
+
+async def listen_for_jobs(store: SharedQueue, wake_ups: WakeUps) -> None:
+    """For ever: wake those who wait when the store says that another process has queued jobs."""
+    while True:
+        await store.jobs_queued_elsewhere()
         if len(wake_ups):
             wake_ups.jobs_queued(await store.queue_depth())

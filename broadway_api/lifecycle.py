@@ -7,8 +7,9 @@ the job is still what they read.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from broadway_api.domain import (
     Attempt,
@@ -20,6 +21,8 @@ from broadway_api.domain import (
     RunConfig,
     RunProgress,
     RunState,
+    Worker,
+    WorkerState,
 )
 
 #: The jobs that a live run state is about.
@@ -28,6 +31,10 @@ PHASES = {
     RunState.STUDENTS: JobType.STUDENT,
     RunState.POST_PROCESSING: JobType.POST_PROCESSING,
 }
+
+
+#: How long a job that a worker failed is kept for others, if there are any.
+RETRY_ELSEWHERE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,9 +65,47 @@ class Settle:
 Step = OpenPhase | Advance | CancelLeftovers | Settle
 
 
+def new_jobs_allowed(worker: Worker, wanted: int, holds: int, now: datetime) -> int:
+    """How many new jobs a worker may have that wants some and holds some.
+
+    None while it drains or is in quarantine; when the quarantine is over one at a time, as a probe, until a job has
+    ended without blame on the worker.
+    """
+    if worker.draining or (worker.quarantined_until and now < worker.quarantined_until):
+        return 0
+    return wanted if worker.quarantined_until is None else max(0, min(wanted, 1 - holds))
+
+
+def worker_state(worker: Worker, now: datetime, lost_after: timedelta) -> WorkerState:
+    """What a worker is up to."""
+    if now - worker.last_seen > lost_after:
+        return WorkerState.LOST
+    if worker.draining:
+        return WorkerState.DRAINING
+    return WorkerState.QUARANTINED if worker.quarantined_until else WorkerState.ALIVE
+
+
+def after_strike(worker: Worker, now: datetime, *, limit: int, pause: timedelta) -> Worker:
+    """The worker after an infrastructure fault of its own.
+
+    From the `limit`-th in a row on it is quarantined, for `pause`, and twice as long with each failed probe, up to
+    32 times.
+    """
+    strikes = worker.strikes + 1
+    if strikes < limit:
+        return replace(worker, strikes=strikes)
+    return replace(worker, strikes=strikes, quarantined_until=now + pause * 2 ** min(strikes - limit, 5))
+
+
 def first_phase(config: RunConfig) -> RunState:
     """The state that starting a run leads to."""
     return RunState.PRE_PROCESSING if config.pre_processing_pipeline else RunState.STUDENTS
+
+
+def phase_of(jobs: Iterable[Job]) -> RunState:
+    """The earliest phase that any of the jobs belongs to."""
+    types = {job.type for job in jobs}
+    return next(state for state, job_type in PHASES.items() if job_type in types)
 
 
 def after_phase(config: RunConfig, state: RunState, *, failed: bool) -> RunState:
@@ -92,7 +137,7 @@ def after_result(job: Job, result: Result, now: datetime) -> Job:
     if result.success:
         return replace(ended, state=JobState.SUCCEEDED, reason=None, info=result.info)
     if result.reason and result.reason.is_infrastructure and job.attempt < job.attempt_limit:
-        return _queue_again(replace(ended, info=result.info))
+        return _queue_again(replace(ended, info=result.info), avoid=job.worker_id, until=now + RETRY_ELSEWHERE)
     return replace(ended, state=JobState.FAILED, reason=result.reason, info=result.info)
 
 
@@ -100,7 +145,7 @@ def after_lost_lease(job: Job, now: datetime) -> Job:
     """The running job after its lease ran out."""
     ended = _end_attempt(job, Reason.WORKER_LOST, now, reported=False)
     if job.attempt < job.attempt_limit:
-        return _queue_again(ended)
+        return _queue_again(ended, avoid=job.worker_id, until=now + RETRY_ELSEWHERE)
     return replace(ended, state=JobState.FAILED, reason=Reason.WORKER_LOST)
 
 
@@ -133,6 +178,15 @@ def _end_attempt(job: Job, reason: Reason | None, now: datetime, *, reported: bo
     return replace(job, attempts=(*job.attempts, attempt), finished_at=now, lease_expires_at=None)
 
 
-def _queue_again(job: Job) -> Job:
+def _queue_again(job: Job, *, avoid: str | None = None, until: datetime | None = None) -> Job:
     """Queued, with its old rank, which is lower than any that is still queued: in front."""
-    return replace(job, state=JobState.QUEUED, reason=None, worker_id=None, started_at=None, finished_at=None)
+    return replace(
+        job,
+        state=JobState.QUEUED,
+        reason=None,
+        worker_id=None,
+        started_at=None,
+        finished_at=None,
+        avoid_worker_id=avoid,
+        avoid_until=until,
+    )

@@ -15,6 +15,9 @@ class Policy:
     job_max_attempts: int = 3
     max_stage_timeout: int = 3600  # seconds
     allow_privileged: bool = False
+    quarantine_after: int = 3  # infrastructure faults of a worker in a row
+    quarantine_pause: timedelta = timedelta(seconds=60)  # until its first probe
+    run_retention: timedelta | None = None  # how long an ended run is kept; None: for ever
     worker_retention: timedelta = timedelta(days=1)  # how long a silent worker stays in the list
 
     @property

@@ -77,6 +77,21 @@ HEARTBEAT: Schema = {
     "additionalProperties": False,
 }
 
+RETRY: Schema = {
+    "title": "Retry",
+    "type": "object",
+    "properties": {
+        "students": {
+            "description": "retry those whose roster entry has all the names and values of one of these",
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 10_000,
+            "items": ENV | {"minProperties": 1},
+        }
+    },
+    "additionalProperties": False,
+}
+
 #: Open to more fields, here and in `info`: graders of other releases have them.
 RESULT: Schema = {
     "title": "JobResult",

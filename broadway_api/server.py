@@ -14,13 +14,15 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from broadway_api.app import HttpLimits, make_app
-from broadway_api.events import watch_queue
+from broadway_api.clock import StoreClock
+from broadway_api.events import listen_for_jobs, watch_queue
 from broadway_api.handlers.base import OpenRequests
 from broadway_api.loop_monitor import LoopMonitor
 from broadway_api.policy import Policy
 from broadway_api.service import Service
 from broadway_api.store.port import Store
-from broadway_api.sweeper import supervise, sweep_regularly
+from broadway_api.supervision import supervise
+from broadway_api.sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,10 @@ async def serve(
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Running]:
     """Serve an open store until the block is left; then answer what is in flight. Raises OSError if it cannot bind."""
-    service = Service(store, policy)
+    clock = StoreClock(store.time)
+    await clock.synchronize()
+    service = Service(store, policy, clock=clock.now)
+    sweeper = Sweeper(store, service.settler, service.wake_ups, policy, clock)
     monitor, requests = LoopMonitor(), OpenRequests()
     app = make_app(service, token=token, monitor=monitor, requests=requests, limits=limits)
     server = HTTPServer(
@@ -64,8 +69,9 @@ async def serve(
     server.add_sockets(sockets)
     failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     tasks = [
-        _background("sweeper", lambda: sweep_regularly(service, max(policy.heartbeat_interval / 2, 0.5)), failure),
+        _background("sweeper", sweeper.run, failure),
         _background("queue watcher", lambda: watch_queue(store, service.wake_ups), failure),
+        _background("queue listener", lambda: listen_for_jobs(store, service.wake_ups), failure),
         _background("loop monitor", monitor.run, failure),
     ]
     try:

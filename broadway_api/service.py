@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from broadway_api import environment, ids, lifecycle
+from broadway_api.clock import utc_now
 from broadway_api.domain import (
     Claim,
     IdempotencyKey,
     Job,
     JobState,
     JobType,
+    Reason,
     Result,
     Run,
     RunConfig,
@@ -24,11 +27,13 @@ from broadway_api.domain import (
     RunSummary,
     StageLog,
     Worker,
+    WorkerState,
 )
-from broadway_api.errors import ClaimLost, JobNotFound, StoreError
+from broadway_api.errors import ClaimLost, JobNotFound, NothingToRetry, RunEnded, RunNotEnded
 from broadway_api.events import WakeUps
 from broadway_api.intake import Intake
 from broadway_api.policy import Policy
+from broadway_api.settling import Settler
 from broadway_api.store.port import Store
 
 logger = logging.getLogger(__name__)
@@ -40,10 +45,9 @@ LARGE_BODY = 32_768
 CACHED_CONFIGS = 64
 
 
-def utc_now() -> datetime:
-    """The time in whole milliseconds, as every store keeps it."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+#: Seconds between two looks at a run that somebody follows, and after which a silent stream shows that it lives.
+LOOK_EVERY = 0.5
+KEEP_ALIVE = 15.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +68,7 @@ class Service:
         self.wake_ups = WakeUps()
         self._store = store
         self._clock = clock
+        self.settler = Settler(store, self.wake_ups, clock)
         self._intake = Intake(policy)
         self._configs: OrderedDict[str, RunConfig] = OrderedDict()
 
@@ -87,8 +92,52 @@ class Service:
         first = lifecycle.first_phase(run.config)
         await self._store.start_run(run_id, first, self.now())
         logger.info("run %s started: %s", run_id, first)
-        await self._settle_later_if_unavailable(run_id)
+        await self.settler.settle_or_leave(run_id)
         return first
+
+    async def cancel_run(self, run_id: str) -> RunState:
+        """End a run now: its queued jobs at once, its running ones by the next heartbeat of their workers.
+
+        A run that was cancelled before stays so. Raises RunNotFound, RunEnded.
+        """
+        while (run := await self._store.run(run_id)).state is not RunState.CANCELLED:
+            if run.state.ended:
+                raise RunEnded(run_id, run.state)
+            await self._store.advance_run(run_id, leaving=run.state, to=RunState.CANCELLED, now=self.now())
+        logger.info("run %s cancelled", run_id)
+        await self.settler.settle_or_leave(run_id)
+        return run.state
+
+    async def retry_run(self, run_id: str, students: Sequence[Mapping[str, Any]] | None) -> int:
+        """Try jobs of an ended run again; return how many.
+
+        `students`: those whose roster entry has all the names and values of one of these, however they ended; None:
+        every job that failed or was cancelled. Post-processing follows once more. Raises RunNotFound, RunNotEnded,
+        NothingToRetry.
+        """
+        run = await self._store.run(run_id)
+        if not run.state.ended:
+            raise RunNotEnded(run_id, run.state)
+        await self.settler.settle(run_id)
+        jobs = [job async for job in self._all_jobs(run_id)]
+        chosen = [job for job in jobs if _is_to_retry(job, students)]
+        if not chosen:
+            raise NothingToRetry(run_id)
+        chosen += [job for job in jobs if job.type is JobType.POST_PROCESSING and job not in chosen]
+        await self._store.retry_jobs(run_id, [job.id for job in chosen], self.policy.job_max_attempts)
+        to = lifecycle.phase_of(chosen)
+        if not await self._store.reopen_run(run_id, leaving=run.state, to=to):
+            raise RunNotEnded(run_id, (await self._store.run(run_id)).state)
+        logger.info("run %s: %d jobs are tried again", run_id, len(chosen))
+        await self.settler.settle_or_leave(run_id)
+        return len(chosen)
+
+    async def _all_jobs(self, run_id: str) -> AsyncIterator[Job]:
+        after: int | None = None
+        while page := await self._store.run_jobs(run_id, limit=1_000, after=after):
+            for job in page:
+                yield job
+            after = page[-1].seq
 
     async def run_summary(self, run_id: str) -> RunSummary:
         """Raises RunNotFound."""
@@ -113,14 +162,40 @@ class Service:
         """Raises JobNotFound."""
         return await self._store.job(job_id), await self._store.job_log(job_id, stage)
 
-    async def workers(self) -> list[tuple[Worker, list[str], bool]]:
-        """Every registered worker, the jobs that it holds, and whether it was heard of lately."""
-        alive_since = self.now() - self.policy.worker_lost_after
-        return [(worker, jobs, worker.last_seen >= alive_since) for worker, jobs in await self._store.workers()]
+    async def workers(self) -> list[tuple[Worker, list[str], WorkerState]]:
+        """Every registered worker, the jobs that it holds, and what it is up to."""
+        now = self.now()
+        return [
+            (worker, jobs, lifecycle.worker_state(worker, now, self.policy.worker_lost_after))
+            for worker, jobs in await self._store.workers()
+        ]
 
     async def ping(self) -> None:
         """Raises StoreUnavailable."""
         await self._store.ping()
+
+    async def run_events(self, run_id: str, last_seen: str | None) -> AsyncIterator[tuple[str, RunSummary] | None]:
+        """The run as it is whenever that has changed, with an id for each; None now and then, when nothing has.
+
+        Begins with the present unless that is the one of the id `last_seen`, and ends with the run. Raises
+        RunNotFound.
+        """
+        silent = 0.0
+        while not self.wake_ups.closed:
+            summary = await self._store.run_summary(run_id)
+            version = _version(summary)
+            if version != last_seen:
+                yield version, summary
+                last_seen, silent = version, 0.0
+            elif silent >= KEEP_ALIVE:
+                yield None
+                silent = 0.0
+            if summary.run.state.ended and not any(
+                number for state, number in summary.counts.items() if not state.ended
+            ):
+                return
+            await asyncio.sleep(LOOK_EVERY)
+            silent += LOOK_EVERY
 
     # --- workers ------------------------------------------------------------------------------------------------
 
@@ -157,6 +232,11 @@ class Service:
         logger.info("worker %s deregistered, %d jobs handed back", worker_id, len(lost))
         return [job.job_id for job in lost]
 
+    async def set_draining(self, worker_id: str, draining: bool) -> None:
+        """Keep new jobs from a worker, or let it have them again, also out of quarantine. Raises UnknownWorker."""
+        await self._store.set_draining(worker_id, draining)
+        logger.info("worker %s %s", worker_id, "drains" if draining else "is back")
+
     async def claim(self, worker_id: str, slots: int, holding: Sequence[str], wait: float) -> list[Handout]:
         """Up to `slots` jobs for a worker; waits up to `wait` seconds for the first. Raises UnknownWorker.
 
@@ -185,48 +265,30 @@ class Service:
             await self._store.worker(claim.worker_id)  # a worker that must register again is told that first
             raise
         job = finished.job
+        if finished.repeated:
+            return job
         logger.info("job %s of run %s by worker %s: %s %s", job.id, job.run_id, claim.worker_id, job.state, job.reason)
+        if result.reason and result.reason.is_infrastructure:
+            await self._note_fault(job, claim.worker_id, result.reason)
         if job.state is JobState.QUEUED:
             self.wake_ups.jobs_queued(1)
         if finished.phase_over:
-            await self._settle_later_if_unavailable(job.run_id)
+            await self.settler.settle_or_leave(job.run_id)
         return job
 
-    # --- upkeep -------------------------------------------------------------------------------------------------
+    async def _note_fault(self, job: Job, worker_id: str, reason: Reason) -> None:
+        """Count an infrastructure fault against its worker, unless the run may be to blame.
 
-    async def settle(self, run_id: str) -> None:
-        """Take every step that a run is due. Any number of callers may do so at once, and after any crash."""
-        while step := lifecycle.next_step(await self._store.run_progress(run_id)):
-            match step:
-                case lifecycle.OpenPhase(job_type=job_type):
-                    self.wake_ups.jobs_queued(await self._store.open_phase(run_id, job_type, self.now()))
-                case lifecycle.Advance(leaving=leaving, to=to):
-                    if await self._store.advance_run(run_id, leaving=leaving, to=to, now=self.now()):
-                        logger.info("run %s: %s → %s", run_id, leaving, to)
-                case lifecycle.CancelLeftovers():
-                    await self._store.cancel_jobs(run_id, self.now())
-                case lifecycle.Settle():
-                    await self._store.settle_run(run_id)
-                    return
-
-    async def sweep(self) -> None:
-        """Take back jobs of silent workers, and take the steps that a crash left undone."""
-        now = self.now()
-        for lost in await self._store.expire_leases(now):
-            logger.warning(
-                "job %s of run %s lost by worker %s: %s", lost.job_id, lost.run_id, lost.worker_id, lost.state
-            )
-            self.wake_ups.jobs_queued(1)
-        for run_id in await self._store.unsettled_runs():
-            await self.settle(run_id)
-        await self._store.forget_workers(now - self.policy.worker_retention)
-
-    async def _settle_later_if_unavailable(self, run_id: str) -> None:
-        """Settle a run after a change that is durable: should the store fail now, the sweeper will do it."""
-        try:
-            await self.settle(run_id)
-        except StoreError as error:
-            logger.warning("run %s: its next step is left to the sweeper: %s", run_id, error)
+        A missing image may be a course's misspelling, which every worker would stumble over; it counts once another
+        worker has shown that the run's jobs can run.
+        """
+        if reason is Reason.IMAGE_UNAVAILABLE and not await self._store.finished_elsewhere(job.run_id, worker_id):
+            return
+        worker = await self._store.strike_worker(
+            worker_id, self.now(), limit=self.policy.quarantine_after, pause=self.policy.quarantine_pause
+        )
+        if worker and worker.quarantined_until:
+            logger.warning("worker %s (%s) is in quarantine: %s", worker_id, worker.hostname, reason)
 
     async def _handout(self, job: Job) -> Handout:
         config = await self._config(job.run_id)
@@ -249,6 +311,18 @@ class Service:
             if len(self._configs) > CACHED_CONFIGS:
                 self._configs.popitem(last=False)
         return config
+
+
+def _is_to_retry(job: Job, students: Sequence[Mapping[str, Any]] | None) -> bool:
+    if students is None:
+        return job.state in (JobState.FAILED, JobState.CANCELLED)
+    return job.student is not None and any(wanted.items() <= job.student.items() for wanted in students)
+
+
+def _version(summary: RunSummary) -> str:
+    """Names what a summary says: the same again, after a restart or from another process, has the same name."""
+    text = repr((summary.run.state, sorted(summary.counts.items()), sorted(summary.reasons.items())))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 async def _beside_loop(size: int, work: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,56 +1,89 @@
-"""Background tasks: named, supervised, restarted after passing faults; any other fault stops the process loudly."""
+"""Puts right what crashes and silent workers left behind. Any number of processes may sweep one store."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+import time
+from collections.abc import Callable
 
-from broadway_api.errors import StoreUnavailable
+from broadway_api.clock import StoreClock
+from broadway_api.domain import JobState
+from broadway_api.events import WakeUps
+from broadway_api.policy import Policy
+from broadway_api.settling import Settler
+from broadway_api.store.port import Store
 
 logger = logging.getLogger(__name__)
 
-#: The longest pause after repeated faults of the store, in seconds.
-MAX_PAUSE = 30.0
+#: Runs that retention deletes in one sweep: a few, so that a sweep stays short.
+DELETED_AT_ONCE = 10
 
 
-class Sweepable(Protocol):
-    """What the sweeper sweeps."""
+class Sweeper:
+    """Takes back jobs of silent workers, takes steps that a crash left undone, forgets what is old.
+
+    A lease is only called over by a sweeper that has watched, without a break, for as long as a lease lasts. Whatever
+    kept heartbeats from being noted (this process was down or frozen, the store was away, its clock jumped) also broke
+    the watch, and workers get the time of a whole lease to be heard again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settler: Settler,
+        wake_ups: WakeUps,
+        policy: Policy,
+        clock: StoreClock,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._settler = settler
+        self._wake_ups = wake_ups
+        self._policy = policy
+        self._clock = clock
+        self._monotonic = monotonic
+        self._watching_since: float | None = None
+        self._last_look = 0.0
+
+    async def run(self) -> None:
+        """For ever: sweep now, and again after each pause. Raises StoreUnavailable."""
+        while True:
+            try:
+                await self.sweep()
+            except BaseException:
+                self._watching_since = None
+                raise
+            await asyncio.sleep(max(self._policy.heartbeat_interval / 2, 0.25))
 
     async def sweep(self) -> None:
-        """Put right what crashes and silent workers left behind."""
-        ...
+        """One round. Raises StoreUnavailable."""
+        jumped = await self._clock.synchronize()
+        if self._watched_for_a_lease(broken=jumped):
+            await self._expire_leases()
+        for run_id in await self._store.unsettled_runs():
+            await self._settler.settle(run_id)
+        now = self._clock.now()
+        await self._store.forget_workers(now - self._policy.worker_retention)
+        if self._policy.run_retention is not None:
+            for run_id in await self._store.delete_runs(now - self._policy.run_retention, DELETED_AT_ONCE):
+                logger.info("run %s deleted: it ended more than %s ago", run_id, self._policy.run_retention)
 
+    def _watched_for_a_lease(self, *, broken: bool) -> bool:
+        now, lease = self._monotonic(), self._policy.lease.total_seconds()
+        if broken or self._watching_since is None or now - self._last_look > lease / 2:
+            self._watching_since = now
+        self._last_look = now
+        return now - self._watching_since >= lease
 
-async def sweep_regularly(service: Sweepable, seconds: float) -> None:
-    """For ever: sweep now, and again after each pause."""
-    while True:
-        await service.sweep()
-        await asyncio.sleep(seconds)
-
-
-async def supervise(
-    name: str,
-    run: Callable[[], Awaitable[None]],
-    *,
-    pause: float = 1.0,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
-    """Run a task for ever: begin again after StoreUnavailable, with growing pauses; let anything else out.
-
-    The pause doubles from `pause` to MAX_PAUSE seconds; a run that lasted longer than that begins anew.
-    """
-    loop = asyncio.get_running_loop()
-    faults = 0
-    while True:
-        began = loop.time()
-        try:
-            await run()
-        except StoreUnavailable as error:
-            faults = 1 if loop.time() - began > MAX_PAUSE else faults + 1
-            delay = min(pause * 2 ** min(faults - 1, 16), MAX_PAUSE)
-            logger.warning("%s: %s; again in %.0f s", name, error, delay)
-            await sleep(delay)
-        else:
-            raise RuntimeError(f"the task {name} ended, which it never should")
+    async def _expire_leases(self) -> None:
+        now = self._clock.now()
+        lost = await self._store.expire_leases(now, self._policy.lease)
+        for job in lost:
+            logger.warning("job %s of run %s lost by worker %s: %s", job.job_id, job.run_id, job.worker_id, job.state)
+        self._wake_ups.jobs_queued(sum(job.state is JobState.QUEUED for job in lost))
+        for worker_id in {job.worker_id for job in lost}:
+            await self._store.strike_worker(
+                worker_id, now, limit=self._policy.quarantine_after, pause=self._policy.quarantine_pause
+            )

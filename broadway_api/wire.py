@@ -20,6 +20,7 @@ from broadway_api.domain import (
     RunSummary,
     StageLog,
     Worker,
+    WorkerState,
 )
 
 Json = dict[str, Any]
@@ -188,7 +189,7 @@ def logs_to_json(job: Job, logs: Sequence[StageLog]) -> Json:
     }
 
 
-def worker_to_json(worker: Worker, running: Sequence[str], *, alive: bool) -> Json:
+def worker_to_json(worker: Worker, running: Sequence[str], state: WorkerState) -> Json:
     """A worker as the list shows it."""
     return {
         "worker_id": worker.id,
@@ -197,7 +198,8 @@ def worker_to_json(worker: Worker, running: Sequence[str], *, alive: bool) -> Js
         "runtime": worker.runtime,
         "version": worker.version,
         "labels": dict(worker.labels),
-        "state": "alive" if alive else "lost",
+        "state": state,
+        "quarantined_until": timestamp(worker.quarantined_until),
         "registered_at": timestamp(worker.registered_at),
         "last_seen": timestamp(worker.last_seen),
         "running": list(running),

@@ -77,6 +77,9 @@ class ApiHandler(RequestHandler):
     #: Whether the cluster token is asked for.
     is_public: ClassVar[bool] = False
 
+    #: Whether nobody is there any more to be answered.
+    client_has_gone = False
+
     def initialize(
         self,
         service: Service,
@@ -156,6 +159,7 @@ class ApiHandler(RequestHandler):
         self._requests.ended(self)
 
     def on_connection_close(self) -> None:
+        self.client_has_gone = True
         self._stop_watching_body()
         self._requests.ended(self)
 
@@ -246,7 +250,6 @@ class ApiHandler(RequestHandler):
 class WorkerHandler(ApiHandler):
     """A handler of workers' calls: it also asks for the worker's id."""
 
-    _gone = False
     _work: asyncio.Future[Any] | None = None
 
     def prepare(self) -> None:
@@ -259,7 +262,7 @@ class WorkerHandler(ApiHandler):
     async def while_connected(self, work: Awaitable[Any]) -> Any:
         """Wait for `work`, but not longer than the client does: what nobody waits for must not take a job."""
         self._work = asyncio.ensure_future(work)
-        if self._gone:
+        if self.client_has_gone:
             self._work.cancel()
         try:
             return await self._work
@@ -268,7 +271,6 @@ class WorkerHandler(ApiHandler):
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
-        self._gone = True
         if self._work is not None:
             self._work.cancel()
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing, suppress
+
+from tornado.escape import json_encode
+from tornado.iostream import StreamClosedError
+
 from broadway_api import intake, wire
 from broadway_api.domain import JobState, RunState
 from broadway_api.handlers.base import ApiHandler, refuse
+from broadway_api.schemas import RETRY, Validator
+
+_retry = Validator(RETRY)
 
 #: Words for `?jobs=` beside the states themselves.
 _JOB_SETS = {
@@ -73,6 +81,44 @@ class RunHandler(ApiHandler):
         return (JobState(word),)
 
 
+class CancelHandler(ApiHandler):
+    """The end of a run, now."""
+
+    async def post(self, run_id: str) -> None:
+        state = await self.service.cancel_run(self.checked_id(run_id, "grading run id"))
+        self.succeed({"grading_run_id": run_id, "state": state})
+
+
+class RetryHandler(ApiHandler):
+    """Another try for jobs of a run that has ended."""
+
+    async def post(self, run_id: str) -> None:
+        wanted = await self.json_body(_retry) or {}
+        number = await self.service.retry_run(self.checked_id(run_id, "grading run id"), wanted.get("students"))
+        self.succeed({"grading_run_id": run_id, "jobs": number})
+
+
+class EventsHandler(ApiHandler):
+    """A run as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+    async def get(self, run_id: str) -> None:
+        self.checked_id(run_id, "grading run id")
+        events = self.service.run_events(run_id, self.request.headers.get("Last-Event-ID"))
+        async with aclosing(events):
+            async for event in events:
+                if self.client_has_gone:
+                    return
+                self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+                if event is None:
+                    self.write(": still here\n\n")
+                else:
+                    version, summary = event
+                    data = json_encode(wire.summary_to_json(summary, self.service.now()))
+                    self.write(f"id: {version}\nevent: run\ndata: {data}\n\n")
+                with suppress(StreamClosedError):  # its client has gone, as the next turn finds
+                    await self.flush()
+
+
 class JobLogHandler(ApiHandler):
     """What a job printed."""
 
@@ -85,5 +131,8 @@ class JobLogHandler(ApiHandler):
 routes = [
     (r"/api/v1/grading_run", RunsHandler),
     (r"/api/v1/grading_run/([^/]+)", RunHandler),
+    (r"/api/v1/grading_run/([^/]+)/cancel", CancelHandler),
+    (r"/api/v1/grading_run/([^/]+)/retry", RetryHandler),
+    (r"/api/v1/grading_run/([^/]+)/events", EventsHandler),
     (r"/api/v1/grading_job/([^/]+)/log", JobLogHandler),
 ]

@@ -131,7 +131,15 @@ class WorkersHandler(ApiHandler):
 
     async def get(self) -> None:
         listed = await self.service.workers()
-        self.succeed({"workers": [wire.worker_to_json(worker, jobs, alive=alive) for worker, jobs, alive in listed]})
+        self.succeed({"workers": [wire.worker_to_json(worker, jobs, state) for worker, jobs, state in listed]})
+
+
+class DrainHandler(ApiHandler):
+    """Keep new jobs from a worker, or let it have them again."""
+
+    async def post(self, worker_id: str, word: str) -> None:
+        await self.service.set_draining(self.checked_id(worker_id, "worker id"), word == "drain")
+        self.succeed({"worker_id": worker_id})
 
 
 routes = [
@@ -141,4 +149,5 @@ routes = [
     (r"/api/v1/grading_job/([^/]+)", JobHandler),
     (r"/api/v1/worker/([^/]+)", WorkerExitHandler),
     (r"/api/v1/workers", WorkersHandler),
+    (r"/api/v1/workers/([^/]+)/(drain|resume)", DrainHandler),
 ]

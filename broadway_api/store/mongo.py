@@ -41,6 +41,7 @@ from broadway_api.errors import (
     UnknownWorker,
 )
 from broadway_api.store import records
+from broadway_api.store.mongo_bell import MongoBell
 from broadway_api.store.mongo_documents import (
     BY_STATE,
     INDEXES,
@@ -64,7 +65,9 @@ _INSERT_BATCH = 1_000
 
 _DUPLICATE_KEY = 11000
 
-_WAITING_OR_QUEUED = {"$in": [JobState.WAITING, JobState.QUEUED]}
+
+#: A worker that nothing speaks against.
+_BLAMELESS = {"strikes": 0, "quarantined_until": None}
 
 
 @translate_errors
@@ -78,6 +81,7 @@ class MongoStore:
         self._jobs = self._engine.collection("jobs")
         self._workers = self._engine.collection("workers")
         self._logs = MongoLogs(self._engine.collection("logs"))
+        self._bell = MongoBell(self._engine.collection("meta"))
         self._ranks = MongoRanks(self._jobs, self._engine.collection("courses"), self._engine.collection("meta"))
 
     async def __aenter__(self) -> Self:
@@ -89,6 +93,7 @@ class MongoStore:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self._bell.close()
         await self._engine.close()
 
     async def ping(self) -> None:
@@ -126,6 +131,7 @@ class MongoStore:
         opened = await self._jobs.update_many(
             waiting, [{"$set": {"state": JobState.QUEUED, "queued_at": now, "rank": rank}}]
         )
+        await self._bell.ring()
         return opened.modified_count
 
     async def advance_run(self, run_id: str, *, leaving: RunState, to: RunState, now: datetime) -> bool:
@@ -135,13 +141,49 @@ class MongoStore:
         )
         return changed.matched_count == 1
 
+    async def reopen_run(self, run_id: str, *, leaving: RunState, to: RunState) -> bool:
+        changed = await self._runs.update_one(
+            {"_id": run_id, "state": leaving, "settled": True},
+            {"$set": {"state": to, "finished_at": None, "unsettled": True, "settled": False}},
+        )
+        return changed.matched_count == 1
+
     async def cancel_jobs(self, run_id: str, now: datetime) -> int:
-        cancelled = {"state": JobState.CANCELLED, "ended": True, "reason": Reason.CANCELLED, "finished_at": now}
-        changed = await self._jobs.update_many({"run_id": run_id, "state": _WAITING_OR_QUEUED}, {"$set": cancelled})
+        cancelled = {
+            "state": JobState.CANCELLED,
+            "ended": True,
+            "reason": Reason.CANCELLED,
+            "finished_at": now,
+            "lease_expires_at": None,
+        }
+        changed = await self._jobs.update_many({"run_id": run_id, "ended": False}, {"$set": cancelled})
         return changed.modified_count
 
+    async def retry_jobs(self, run_id: str, job_ids: Sequence[str], attempts: int) -> int:
+        named = {"_id": {"$in": list(job_ids)}, "run_id": run_id}
+        again = {
+            "state": JobState.WAITING,
+            "ended": False,
+            "attempt_limit": {"$add": ["$attempt", attempts]},
+            "info": records.to_text([]),
+            **dict.fromkeys(("reason", "worker_id", "queued_at", "started_at", "finished_at")),
+        }
+        await self._jobs.update_many({**named, "ended": True}, [{"$set": again}])
+        return await self._jobs.count_documents({**named, "state": JobState.WAITING})
+
+    async def delete_runs(self, finished_before: datetime, limit: int) -> list[str]:
+        old = {"settled": True, "finished_at": {"$lt": finished_before}}
+        found = await self._runs.find(old, {"_id": True}).sort("finished_at").limit(limit).to_list()
+        for run in found:
+            async for job in self._jobs.find({"run_id": run["_id"]}, {"_id": True}):
+                await self._logs.discard_all(job["_id"])
+            await self._jobs.delete_many({"run_id": run["_id"]})
+            await self._runs.delete_one({"_id": run["_id"], **old})
+        return [run["_id"] for run in found]
+
     async def settle_run(self, run_id: str) -> None:
-        await self._runs.update_one({"_id": run_id}, {"$set": {"unsettled": False}})
+        ended = {"$in": [state for state in RunState if state.ended]}
+        await self._runs.update_one({"_id": run_id, "state": ended}, {"$set": {"unsettled": False, "settled": True}})
 
     async def unsettled_runs(self) -> list[str]:
         return [run["_id"] async for run in self._runs.find({"unsettled": True}, {"_id": True}).sort("_id")]
@@ -156,7 +198,7 @@ class MongoStore:
             unfinished=phase is not None and await self._any_job({**jobs, "ended": False}, UNFINISHED),
             failed=phase is not None
             and await self._any_job({**jobs, "state": {"$in": [JobState.FAILED, JobState.CANCELLED]}}, BY_STATE),
-            leftover=await self._any_job({"run_id": run_id, "ended": False, "state": _WAITING_OR_QUEUED}, UNFINISHED),
+            leftover=await self._any_job({"run_id": run_id, "ended": False}, UNFINISHED),
         )
 
     async def run(self, run_id: str) -> Run:
@@ -254,6 +296,24 @@ class MongoStore:
             raise UnknownWorker(worker_id)
         return worker_from_document(document)
 
+    async def set_draining(self, worker_id: str, draining: bool) -> None:
+        fields = {"draining": draining} | ({} if draining else _BLAMELESS)
+        changed = await self._workers.update_one({"_id": worker_id}, {"$set": fields})
+        if not changed.matched_count:
+            raise UnknownWorker(worker_id)
+
+    async def strike_worker(self, worker_id: str, now: datetime, *, limit: int, pause: timedelta) -> Worker | None:
+        while document := await self._workers.find_one({"_id": worker_id}):
+            before = worker_from_document(document)
+            after = lifecycle.after_strike(before, now, limit=limit, pause=pause)
+            changed = await self._workers.update_one(
+                {"_id": worker_id, "strikes": before.strikes},
+                {"$set": {"strikes": after.strikes, "quarantined_until": after.quarantined_until}},
+            )
+            if changed.matched_count:
+                return after
+        return None
+
     async def workers(self) -> list[tuple[Worker, list[str]]]:
         held: dict[str, list[str]] = {}
         async for job in self._jobs.find({"state": JobState.RUNNING}, {"worker_id": True}).sort("_id"):
@@ -275,10 +335,16 @@ class MongoStore:
     async def claim_jobs(
         self, worker_id: str, n: int, now: datetime, lease: timedelta, *, holding: Sequence[str] = ()
     ) -> list[Job]:
-        await self._see(worker_id, now)
+        worker = await self._see(worker_id, now)
         claimed = await self._hand_out_again(worker_id, n, now + lease, holding)
-        while len(claimed) < n:
-            job = await self._hand_out(worker_id, now, now + lease)
+        wanted = lifecycle.new_jobs_allowed(worker, n - len(claimed), len(claimed) + len(holding), now)
+        for_others = {"avoid_worker_id": worker_id, "avoid_until": {"$gt": now}}
+        for _ in range(wanted):
+            job = await self._hand_out(worker_id, {"$nor": [for_others]}, now, now + lease)
+            if job is None and await _exists(self._jobs, {"state": JobState.QUEUED, **for_others}, hint=QUEUE):
+                others = {"_id": {"$ne": worker_id}, "last_seen": {"$gt": now - lease}}
+                if not await _exists(self._workers, others):
+                    job = await self._hand_out(worker_id, {}, now, now + lease)
             if job is None:
                 break
             claimed.append(job)
@@ -291,21 +357,32 @@ class MongoStore:
             after = lifecycle.after_result(job, result, now)
             if await self._end_attempt(job, after, fields={"upload": upload}):
                 await asyncio.gather(
-                    self._logs.discard_others(job.id, job.attempt, upload), self._count(claim.worker_id, after)
+                    self._logs.discard_others(job.id, job.attempt, upload),
+                    self._note_outcome(claim.worker_id, after, result),
                 )
-                return await self._finished(after)
+                return await self._finished(after, repeated=False)
             await self._logs.discard(job.id, upload)
             job = await self.job(claim.job_id)
         if not lifecycle.is_repeat(job, claim.worker_id, claim.attempt):
             raise ClaimLost(claim.job_id, claim.worker_id, claim.attempt)
-        return await self._finished(job)
+        return await self._finished(job, repeated=True)
 
-    async def expire_leases(self, now: datetime) -> list[LostJob]:
+    async def expire_leases(self, now: datetime, lease: timedelta) -> list[LostJob]:
+        latest = {"lease_expires_at": now + lease}
+        await self._jobs.update_many(
+            {"state": JobState.RUNNING, "lease_expires_at": {"$gt": now + lease}}, {"$set": latest}
+        )
         over = {"lease_expires_at": {"$lte": now}}
         expired = await self._jobs.find({"state": JobState.RUNNING, **over}).sort("lease_expires_at").to_list()
         return await self._take_back(
             (job, lifecycle.after_lost_lease(job, now), over) for job in map(job_from_document, expired)
         )
+
+    async def finished_elsewhere(self, run_id: str, worker_id: str) -> bool:
+        blameless = [None, *(reason for reason in Reason if not reason.is_infrastructure)]
+        ended = {"$in": [JobState.SUCCEEDED, JobState.FAILED]}
+        by_others = {"state": ended, "reason": {"$in": blameless}, "worker_id": {"$ne": worker_id}}
+        return await _exists(self._jobs, {"run_id": run_id, **by_others})
 
     async def job(self, job_id: str) -> Job:
         return job_from_document(await self._job_document(job_id))
@@ -316,6 +393,14 @@ class MongoStore:
 
     async def queue_depth(self) -> int:
         return await self._jobs.count_documents({"state": JobState.QUEUED}, hint=QUEUE)
+
+    # --- between processes --------------------------------------------------------------------------------------
+
+    async def time(self) -> datetime:
+        return await self._engine.time()
+
+    async def jobs_queued_elsewhere(self) -> None:
+        await self._bell.heard()
 
     # --- what several of them need -------------------------------------------------------------------------------
 
@@ -330,11 +415,14 @@ class MongoStore:
     async def _any_job(self, wanted: Document, index: str) -> bool:
         return await _exists(self._jobs, wanted, hint=index)
 
-    async def _see(self, worker_id: str, now: datetime) -> None:
+    async def _see(self, worker_id: str, now: datetime) -> Worker:
         """Note that the worker was heard of; a clock that was set back does not make it look silent."""
-        seen = await self._workers.update_one({"_id": worker_id}, {"$max": {"last_seen": now}})
-        if not seen.matched_count:
+        seen = await self._workers.find_one_and_update(
+            {"_id": worker_id}, {"$max": {"last_seen": now}}, return_document=ReturnDocument.AFTER
+        )
+        if seen is None:
             raise UnknownWorker(worker_id)
+        return worker_from_document(seen)
 
     async def _hand_out_again(self, worker_id: str, n: int, until: datetime, holding: Sequence[str]) -> list[Job]:
         """Jobs that the worker holds without knowing of them, with a new lease."""
@@ -350,10 +438,10 @@ class MongoStore:
         ]
         return [job_from_document(document) for document in unanswered if document is not None]
 
-    async def _hand_out(self, worker_id: str, now: datetime, until: datetime) -> Job | None:
-        """The first job of the queue, now the worker's."""
+    async def _hand_out(self, worker_id: str, which: Document, now: datetime, until: datetime) -> Job | None:
+        """The first such job of the queue, now the worker's."""
         document = await self._jobs.find_one_and_update(
-            {"state": JobState.QUEUED},
+            {"state": JobState.QUEUED, **which},
             {
                 "$set": {
                     "state": JobState.RUNNING,
@@ -387,20 +475,27 @@ class MongoStore:
 
     async def _take_back(self, changes: Iterable[tuple[Job, Job, Document]]) -> list[LostJob]:
         """Write jobs as they are after their workers lost them: before, after, and what else guards the change."""
-        return [
+        lost = [
             LostJob(job_id=after.id, run_id=after.run_id, worker_id=before.worker_id or "", state=after.state)
             for before, after, guard in changes
             if await self._end_attempt(before, after, guard=guard)
         ]
+        if lost:
+            await self._bell.ring()
+        return lost
 
-    async def _count(self, worker_id: str, job: Job) -> None:
-        """Count an ended job for its worker: a statistic, short by one if the process dies here."""
-        if job.state.ended:
-            await self._workers.update_one({"_id": worker_id}, {"$inc": {"jobs_processed": 1}})
+    async def _note_outcome(self, worker_id: str, job: Job, result: Result) -> None:
+        """Count an ended job for its worker, and clear the worker of blame: short by one if the process dies here."""
+        change: Document = {"$inc": {"jobs_processed": int(job.state.ended)}}
+        if not (result.reason and result.reason.is_infrastructure):
+            change["$set"] = _BLAMELESS
+        await self._workers.update_one({"_id": worker_id}, change)
+        if job.state is JobState.QUEUED:
+            await self._bell.ring()
 
-    async def _finished(self, job: Job) -> FinishedJob:
+    async def _finished(self, job: Job, *, repeated: bool) -> FinishedJob:
         unfinished = await self._any_job({"run_id": job.run_id, "type": job.type, "ended": False}, UNFINISHED)
-        return FinishedJob(job=job, phase_over=not unfinished)
+        return FinishedJob(job=job, phase_over=not unfinished, repeated=repeated)
 
     async def _job_document(self, job_id: str) -> Document:
         document = await self._jobs.find_one({"_id": job_id})

@@ -5,12 +5,14 @@ MongoDB would read as operators.
 
 | collection | a document is |
 |---|---|
-| `runs` | a run; `unsettled` from its start until nothing is left to do, `idempotency` if it was made with a key |
+| `runs` | a run; `unsettled` from its start until nothing is left to do, then `settled`,
+  `idempotency` if it was made with a key |
 | `jobs` | a job; `ended` repeats what `state` says, so that a live job never moves within the index that finds it |
 | `logs` | a piece of a stage's output, see `mongo_logs` |
 | `workers` | a worker |
 | `courses` | a course's place in the queue: the last rank it was given |
-| `meta` | `schema`: this schema's version; `queue`: the queue's virtual time; `ping`: the last test of writing |
+| `meta` | `schema`: this schema's version; `queue`: the queue's virtual time; `ping`: the last test of writing;
+  `bell`: rung when jobs were queued |
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ _RUNNING = {"state": JobState.RUNNING.value}
 INDEXES = {
     "runs": [
         IndexModel([("course", ASCENDING), ("_id", DESCENDING)], name="by_course"),
+        IndexModel([("finished_at", ASCENDING)], name="by_end", partialFilterExpression={"settled": True}),
         IndexModel([("unsettled", ASCENDING)], name="unsettled", partialFilterExpression={"unsettled": True}),
         IndexModel(
             [("course", ASCENDING), ("idempotency.key", ASCENDING)],
@@ -92,6 +95,7 @@ def run_to_document(run: Run, idempotency: IdempotencyKey | None) -> Document:
         "started_at": run.started_at,
         "finished_at": run.finished_at,
         "unsettled": False,
+        "settled": False,
     }
     if idempotency:
         document["idempotency"] = {"key": idempotency.key, "fingerprint": idempotency.fingerprint}
@@ -132,6 +136,8 @@ def outcome(job: Job) -> Document:
         "attempt_limit": job.attempt_limit,
         "worker_id": job.worker_id,
         "lease_expires_at": job.lease_expires_at,
+        "avoid_worker_id": job.avoid_worker_id,
+        "avoid_until": job.avoid_until,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
         "attempts": [_attempt_to_document(attempt) for attempt in job.attempts],
@@ -153,6 +159,8 @@ def job_from_document(document: Document) -> Job:
         attempt_limit=document["attempt_limit"],
         worker_id=document["worker_id"],
         lease_expires_at=document["lease_expires_at"],
+        avoid_worker_id=document["avoid_worker_id"],
+        avoid_until=document["avoid_until"],
         queued_at=document["queued_at"],
         started_at=document["started_at"],
         finished_at=document["finished_at"],
@@ -172,6 +180,9 @@ def worker_to_document(worker: Worker) -> Document:
         "registered_at": worker.registered_at,
         "last_seen": worker.last_seen,
         "jobs_processed": worker.jobs_processed,
+        "draining": worker.draining,
+        "strikes": worker.strikes,
+        "quarantined_until": worker.quarantined_until,
     }
 
 
@@ -186,6 +197,9 @@ def worker_from_document(document: Document) -> Worker:
         registered_at=document["registered_at"],
         last_seen=document["last_seen"],
         jobs_processed=document["jobs_processed"],
+        draining=document["draining"],
+        strikes=document["strikes"],
+        quarantined_until=document["quarantined_until"],
     )
 
 

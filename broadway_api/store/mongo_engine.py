@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -76,6 +77,12 @@ class MongoEngine:
     async def ping(self) -> None:
         """Return once a majority has written."""
         await self.collection("meta").update_one({"_id": "ping"}, {"$currentDate": {"at": True}}, upsert=True)
+
+    async def time(self) -> datetime:
+        """The clock of the server that takes our writes."""
+        hello = await self._client.admin.command("hello")
+        local: datetime = hello["localTime"]
+        return local
 
 
 def translate_errors(store: type[T]) -> type[T]:

@@ -80,12 +80,34 @@ class Store(Protocol):
         """`leaving` → `to`; whether this call did it. An ended state also sets `finished_at`."""
         ...
 
+    async def reopen_run(self, run_id: str, *, leaving: RunState, to: RunState) -> bool:
+        """`leaving`, ended and settled, → `to`, live again; whether this call did it."""
+        ...
+
     async def cancel_jobs(self, run_id: str, now: datetime) -> int:
-        """End every `waiting` or `queued` job of the run as `cancelled`; return how many those were."""
+        """End every job of the run that has not ended as `cancelled`; return how many those were.
+
+        Running ones are taken from their workers, whose heartbeats and results then find that they lost them.
+        """
+        ...
+
+    async def retry_jobs(self, run_id: str, job_ids: Sequence[str], attempts: int) -> int:
+        """Make ended jobs of an ended run `waiting` again; return how many of the named ones are `waiting` now.
+
+        Each may be handed out `attempts` times more. `attempt` and `attempts` stay; reason, info and times go. A
+        repeated call finds them waiting, and counts them.
+        """
+        ...
+
+    async def delete_runs(self, finished_before: datetime, limit: int) -> list[str]:
+        """Remove up to `limit` ended, settled runs with their jobs and logs; return their ids.
+
+        Jobs and logs go first, so that what a crash leaves is found again by the same call.
+        """
         ...
 
     async def settle_run(self, run_id: str) -> None:
-        """Note that an ended run needs no more attention: `unsettled_runs` leaves it out from now on."""
+        """Note that an ended run needs no more attention: `unsettled_runs` leaves it out from now on. Guard: ended."""
         ...
 
     async def unsettled_runs(self) -> list[str]:
@@ -154,6 +176,17 @@ class Store(Protocol):
         """Raises UnknownWorker; so do deregistered ones."""
         ...
 
+    async def set_draining(self, worker_id: str, draining: bool) -> None:
+        """Whether the worker gets no new jobs; False also ends a quarantine. Raises UnknownWorker."""
+        ...
+
+    async def strike_worker(self, worker_id: str, now: datetime, *, limit: int, pause: timedelta) -> Worker | None:
+        """Count an infrastructure fault against a worker, see `lifecycle.after_strike`; None if it is unknown.
+
+        Guard: its strikes are what they were when read.
+        """
+        ...
+
     async def workers(self) -> list[tuple[Worker, list[str]]]:
         """Every registered worker with the ids of the jobs that it holds, by hostname and id."""
         ...
@@ -171,7 +204,9 @@ class Store(Protocol):
 
         First those it holds already and did not name in `holding` (the answer that gave them got lost), unchanged
         but for a new lease; then queued jobs, by (rank, id): `running`, `attempt` + 1, a lease. Each job goes to one
-        caller.
+        caller. Of queued jobs a worker gets as many as `lifecycle.new_jobs_allowed` says, and none that another
+        worker is to try first (`avoid_worker_id`, until `avoid_until`), unless no other worker was seen since
+        `now - lease`.
         """
         ...
 
@@ -179,20 +214,28 @@ class Store(Protocol):
         """Accept a result, with its logs. Guard: running, held by this worker, at this attempt.
 
         Success → `succeeded`; a student's fault → `failed`; an infrastructure fault → `queued` again with its old
-        rank while `attempt` < `attempt_limit`, else `failed`. The ended attempt is added to `attempts`, and the
-        worker's `jobs_processed` grows by one when the job ended.
+        rank while `attempt` < `attempt_limit`, else `failed`. The ended attempt is added to `attempts`. The worker's
+        `jobs_processed` grows by one when the job ended; without an infrastructure fault its strikes and its
+        quarantine are over.
 
         The same claim again, after its result was accepted: nothing is changed, the job as it is now is returned.
         Raises ClaimLost (nothing was changed), JobNotFound.
         """
         ...
 
-    async def expire_leases(self, now: datetime) -> list[LostJob]:
+    async def expire_leases(self, now: datetime, lease: timedelta) -> list[LostJob]:
         """Take back jobs whose lease ran out. Guard of each: still running, same attempt, lease not after `now`.
+
+        A lease that ends later than `now + lease` was given by a clock that has been set back since; it is cut to
+        that.
 
         `queued` again with their old rank, that is in front, while `attempt` < `attempt_limit`; else `failed` with
         reason `worker_lost`. The attempt is added to `attempts` as not reported.
         """
+        ...
+
+    async def finished_elsewhere(self, run_id: str, worker_id: str) -> bool:
+        """Whether a job of the run was ended by another worker without an infrastructure fault."""
         ...
 
     async def job(self, job_id: str) -> Job:
@@ -205,4 +248,14 @@ class Store(Protocol):
 
     async def queue_depth(self) -> int:
         """How many jobs are queued."""
+        ...
+
+    # --- between processes --------------------------------------------------------------------------------------
+
+    async def time(self) -> datetime:
+        """The store's own clock, which all processes that use it share."""
+        ...
+
+    async def jobs_queued_elsewhere(self) -> None:
+        """Return when another process may have queued jobs since the last call. A hint only; may never return."""
         ...

@@ -5,9 +5,10 @@ Every write runs alone in the writer thread, so a method's reads and writes are 
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -157,19 +158,61 @@ class SqliteStore:
             )
         )
 
+    async def reopen_run(self, run_id: str, *, leaving: RunState, to: RunState) -> bool:
+        return await self._write(
+            lambda db: (
+                db.execute(
+                    "UPDATE runs SET state = ?, finished_at = NULL, settled = 0 WHERE id = ? AND state = ? AND settled",
+                    (to, run_id, leaving),
+                ).rowcount
+                == 1
+            )
+        )
+
     async def cancel_jobs(self, run_id: str, now: datetime) -> int:
         return await self._write(
             lambda db: (
                 db.execute(
-                    "UPDATE jobs SET state = 'cancelled', reason = 'cancelled', finished_at = ?"
-                    " WHERE run_id = ? AND state IN ('waiting', 'queued')",
+                    "UPDATE jobs SET state = 'cancelled', reason = 'cancelled', finished_at = ?,"
+                    f" lease_expires_at = NULL WHERE run_id = ? AND {_UNFINISHED}",
                     (to_millis(now), run_id),
                 ).rowcount
             )
         )
 
+    async def retry_jobs(self, run_id: str, job_ids: Sequence[str], attempts: int) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            db.executemany(
+                "UPDATE jobs SET state = 'waiting', attempt_limit = attempt + ?, reason = NULL, worker_id = NULL,"
+                " rank = NULL, queued_at = NULL, started_at = NULL, finished_at = NULL, info = '[]'"
+                " WHERE id = ? AND run_id = ? AND state IN ('succeeded', 'failed', 'cancelled')",
+                ((attempts, job_id, run_id) for job_id in job_ids),
+            )
+            waiting = "SELECT 1 FROM jobs WHERE id = ? AND run_id = ? AND state = 'waiting'"
+            return sum(db.execute(waiting, (job_id, run_id)).fetchone() is not None for job_id in job_ids)
+
+        return await self._write(work)
+
+    async def delete_runs(self, finished_before: datetime, limit: int) -> list[str]:
+        def work(db: sqlite3.Connection) -> list[str]:
+            old = db.execute(
+                "SELECT id FROM runs WHERE settled = 1 AND finished_at IS NOT NULL AND finished_at < ?"
+                " ORDER BY finished_at LIMIT ?",
+                (to_millis(finished_before), limit),
+            ).fetchall()
+            for row in old:
+                db.execute("DELETE FROM logs WHERE job_id IN (SELECT id FROM jobs WHERE run_id = ?)", (row["id"],))
+                db.execute("DELETE FROM jobs WHERE run_id = ?", (row["id"],))
+                db.execute("DELETE FROM runs WHERE id = ?", (row["id"],))
+            return [row["id"] for row in old]
+
+        return await self._write(work)
+
     async def settle_run(self, run_id: str) -> None:
-        await self._write(lambda db: db.execute("UPDATE runs SET settled = 1 WHERE id = ?", (run_id,)).rowcount)
+        ended = "state IN ('finished', 'failed', 'cancelled')"
+        await self._write(
+            lambda db: db.execute(f"UPDATE runs SET settled = 1 WHERE id = ? AND {ended}", (run_id,)).rowcount
+        )
 
     async def unsettled_runs(self) -> list[str]:
         return await self._read(
@@ -192,7 +235,7 @@ class SqliteStore:
                 unopened=some("state = 'waiting'"),
                 unfinished=some(_UNFINISHED),
                 failed=some("state IN ('failed', 'cancelled')"),
-                leftover=_exists(db, "run_id = ? AND state IN ('waiting', 'queued')", (run_id,)),
+                leftover=_exists(db, f"run_id = ? AND {_UNFINISHED}", (run_id,)),
             )
 
         return await self._read(work)
@@ -270,7 +313,8 @@ class SqliteStore:
             lambda db: (
                 db.execute(
                     "INSERT INTO workers (id, hostname, slots, runtime, version, labels, registered_at, last_seen,"
-                    " jobs_processed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    " jobs_processed, draining, strikes, quarantined_until)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         worker.id,
                         worker.hostname,
@@ -281,6 +325,9 @@ class SqliteStore:
                         to_millis(worker.registered_at),
                         to_millis(worker.last_seen),
                         worker.jobs_processed,
+                        worker.draining,
+                        worker.strikes,
+                        optional_millis(worker.quarantined_until),
                     ),
                 ).rowcount
             )
@@ -317,13 +364,29 @@ class SqliteStore:
         return await self._write(work)
 
     async def worker(self, worker_id: str) -> Worker:
-        def work(db: sqlite3.Connection) -> Worker:
-            row = db.execute("SELECT * FROM workers WHERE id = ?", (worker_id,)).fetchone()
-            if row is None:
-                raise UnknownWorker(worker_id)
-            return worker_from_row(row)
+        return await self._read(lambda db: _worker(db, worker_id))
 
-        return await self._read(work)
+    async def set_draining(self, worker_id: str, draining: bool) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE workers SET draining = ? WHERE id = ?", (draining, _worker(db, worker_id).id))
+            if not draining:
+                _clear(db, worker_id)
+
+        await self._write(work)
+
+    async def strike_worker(self, worker_id: str, now: datetime, *, limit: int, pause: timedelta) -> Worker | None:
+        def work(db: sqlite3.Connection) -> Worker | None:
+            try:
+                worker = lifecycle.after_strike(_worker(db, worker_id), now, limit=limit, pause=pause)
+            except UnknownWorker:
+                return None
+            db.execute(
+                "UPDATE workers SET strikes = ?, quarantined_until = ? WHERE id = ?",
+                (worker.strikes, optional_millis(worker.quarantined_until), worker_id),
+            )
+            return worker
+
+        return await self._write(work)
 
     async def workers(self) -> list[tuple[Worker, list[str]]]:
         def work(db: sqlite3.Connection) -> list[tuple[Worker, list[str]]]:
@@ -361,8 +424,14 @@ class SqliteStore:
             ).fetchall()
             ids = [row["id"] for row in unanswered]
             db.executemany("UPDATE jobs SET lease_expires_at = ? WHERE id = ?", ((until, job_id) for job_id in ids))
+            holds = len(ids) + len(holding)
+            wanted = lifecycle.new_jobs_allowed(_worker(db, worker_id), n - len(ids), holds, now)
             queued = db.execute(
-                "SELECT id FROM jobs WHERE state = 'queued' ORDER BY rank, id LIMIT ?", (n - len(ids),)
+                "SELECT id FROM jobs WHERE state = 'queued'"
+                " AND (avoid_worker_id IS NULL OR avoid_worker_id <> ?1 OR avoid_until <= ?2 OR NOT EXISTS"
+                "  (SELECT 1 FROM workers WHERE id <> ?1 AND last_seen > ?3))"
+                " ORDER BY rank, id LIMIT ?4",
+                (worker_id, to_millis(now), to_millis(now - lease), wanted),
             ).fetchall()
             db.executemany(
                 "UPDATE jobs SET state = 'running', attempt = attempt + 1, worker_id = ?, lease_expires_at = ?,"
@@ -377,8 +446,12 @@ class SqliteStore:
     async def finish_job(self, claim: Claim, result: Result, now: datetime) -> FinishedJob:
         def work(db: sqlite3.Connection) -> FinishedJob:
             job = _job(db, claim.job_id)
-            held = job.state is JobState.RUNNING and job.worker_id == claim.worker_id
-            if held and claim.attempt in (None, job.attempt):
+            held = (
+                job.state is JobState.RUNNING
+                and job.worker_id == claim.worker_id
+                and claim.attempt in (None, job.attempt)
+            )
+            if held:
                 attempt, job = job.attempt, lifecycle.after_result(job, result, now)
                 _update(db, job)
                 db.executemany(
@@ -389,19 +462,36 @@ class SqliteStore:
                     db.execute(
                         "UPDATE workers SET jobs_processed = jobs_processed + 1 WHERE id = ?", (claim.worker_id,)
                     )
+                if not (result.reason and result.reason.is_infrastructure):
+                    _clear(db, claim.worker_id)
             elif not lifecycle.is_repeat(job, claim.worker_id, claim.attempt):
                 raise ClaimLost(claim.job_id, claim.worker_id, claim.attempt)
             unfinished = _exists(db, f"run_id = ? AND type = ? AND {_UNFINISHED}", (job.run_id, job.type))
-            return FinishedJob(job=job, phase_over=not unfinished)
+            return FinishedJob(job=job, phase_over=not unfinished, repeated=not held)
 
         return await self._write(work)
 
-    async def expire_leases(self, now: datetime) -> list[LostJob]:
+    async def expire_leases(self, now: datetime, lease: timedelta) -> list[LostJob]:
         def work(db: sqlite3.Connection) -> list[LostJob]:
+            db.execute(
+                "UPDATE jobs SET lease_expires_at = ?1 WHERE state = 'running' AND lease_expires_at > ?1",
+                (to_millis(now + lease),),
+            )
             expired = _jobs(db, "WHERE state = 'running' AND lease_expires_at <= ?", (to_millis(now),))
             return _take_back(db, [(job, lifecycle.after_lost_lease(job, now)) for job in expired])
 
         return await self._write(work)
+
+    async def finished_elsewhere(self, run_id: str, worker_id: str) -> bool:
+        blameless = "state IN ('succeeded', 'failed') AND worker_id <> ?"
+        infrastructure = ", ".join(f"'{reason}'" for reason in Reason if reason.is_infrastructure)
+        return await self._read(
+            lambda db: _exists(
+                db,
+                f"run_id = ? AND {blameless} AND ifnull(reason, '') NOT IN ({infrastructure})",
+                (run_id, worker_id),
+            )
+        )
 
     async def job(self, job_id: str) -> Job:
         return await self._read(lambda db: _job(db, job_id))
@@ -423,12 +513,32 @@ class SqliteStore:
             lambda db: int(db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0])
         )
 
+    # --- between processes --------------------------------------------------------------------------------------
+
+    async def time(self) -> datetime:
+        return datetime.now(UTC)
+
+    async def jobs_queued_elsewhere(self) -> None:
+        await asyncio.Event().wait()  # there is no elsewhere: the file is this process's alone
+
 
 def _run(db: sqlite3.Connection, run_id: str) -> Run:
     row = db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
     if row is None:
         raise RunNotFound(run_id)
     return run_from_row(row)
+
+
+def _worker(db: sqlite3.Connection, worker_id: str) -> Worker:
+    row = db.execute("SELECT * FROM workers WHERE id = ?", (worker_id,)).fetchone()
+    if row is None:
+        raise UnknownWorker(worker_id)
+    return worker_from_row(row)
+
+
+def _clear(db: sqlite3.Connection, worker_id: str) -> None:
+    """Nothing speaks against the worker any more."""
+    db.execute("UPDATE workers SET strikes = 0, quarantined_until = NULL WHERE id = ? AND strikes <> 0", (worker_id,))
 
 
 def _job(db: sqlite3.Connection, job_id: str) -> Job:
@@ -462,7 +572,7 @@ def _update(db: sqlite3.Connection, job: Job) -> None:
     """Write what the end of an attempt changes."""
     db.execute(
         "UPDATE jobs SET state = ?, reason = ?, attempt_limit = ?, worker_id = ?, lease_expires_at = NULL,"
-        " started_at = ?, finished_at = ?, attempts = ?, info = ? WHERE id = ?",
+        " started_at = ?, finished_at = ?, attempts = ?, info = ?, avoid_worker_id = ?, avoid_until = ? WHERE id = ?",
         (
             job.state,
             job.reason,
@@ -472,6 +582,8 @@ def _update(db: sqlite3.Connection, job: Job) -> None:
             optional_millis(job.finished_at),
             records.attempts_to_text(job.attempts),
             records.to_text(job.info),
+            job.avoid_worker_id,
+            optional_millis(job.avoid_until),
             job.id,
         ),
     )

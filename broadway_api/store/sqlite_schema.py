@@ -29,6 +29,7 @@ CREATE TABLE runs (
 );
 CREATE UNIQUE INDEX runs_by_idempotency_key ON runs (course, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX runs_by_course ON runs (course, id);
+CREATE INDEX runs_by_end ON runs (finished_at) WHERE settled = 1 AND finished_at IS NOT NULL;
 CREATE INDEX runs_unsettled ON runs (id) WHERE settled = 0 AND state <> 'ready';
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY,
@@ -43,6 +44,8 @@ CREATE TABLE jobs (
     attempt_limit INTEGER NOT NULL,
     worker_id TEXT,
     lease_expires_at INTEGER,
+    avoid_worker_id TEXT,
+    avoid_until INTEGER,
     queued_at INTEGER,
     started_at INTEGER,
     finished_at INTEGER,
@@ -71,7 +74,10 @@ CREATE TABLE workers (
     labels TEXT NOT NULL,
     registered_at INTEGER NOT NULL,
     last_seen INTEGER NOT NULL,
-    jobs_processed INTEGER NOT NULL
+    jobs_processed INTEGER NOT NULL,
+    draining INTEGER NOT NULL,
+    strikes INTEGER NOT NULL,
+    quarantined_until INTEGER
 );
 CREATE TABLE courses (
     course TEXT PRIMARY KEY,
@@ -85,7 +91,7 @@ INSERT INTO queue VALUES (0);
 #: The job columns that `job_from_row` reads.
 JOB_COLUMNS = (
     "id, run_id, type, seq, student, state, reason, attempt, attempt_limit, worker_id,"
-    " lease_expires_at, queued_at, started_at, finished_at, attempts, info"
+    " lease_expires_at, avoid_worker_id, avoid_until, queued_at, started_at, finished_at, attempts, info"
 )
 
 
@@ -116,6 +122,8 @@ def job_from_row(row: sqlite3.Row) -> Job:
         attempt_limit=row["attempt_limit"],
         worker_id=row["worker_id"],
         lease_expires_at=_time(row["lease_expires_at"]),
+        avoid_worker_id=row["avoid_worker_id"],
+        avoid_until=_time(row["avoid_until"]),
         queued_at=_time(row["queued_at"]),
         started_at=_time(row["started_at"]),
         finished_at=_time(row["finished_at"]),
@@ -136,6 +144,9 @@ def worker_from_row(row: sqlite3.Row) -> Worker:
         registered_at=records.from_millis(row["registered_at"]),
         last_seen=records.from_millis(row["last_seen"]),
         jobs_processed=row["jobs_processed"],
+        draining=bool(row["draining"]),
+        strikes=row["strikes"],
+        quarantined_until=_time(row["quarantined_until"]),
     )
 
 
