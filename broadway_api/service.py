@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -174,7 +174,9 @@ class Service:
         """Raises StoreUnavailable."""
         await self._store.ping()
 
-    async def run_events(self, run_id: str, last_seen: str | None) -> AsyncIterator[tuple[str, RunSummary] | None]:
+    async def run_events(
+        self, run_id: str, last_seen: str | None
+    ) -> AsyncGenerator[tuple[str, RunSummary] | None, None]:
         """The run as it is whenever that has changed, with an id for each; None now and then, when nothing has.
 
         Begins with the present unless that is the one of the id `last_seen`, and ends with the run. Raises
