@@ -1,4 +1,4 @@
-"""What the MongoDB store has to prove beyond the contract: that its queries read little, and that it outlives failover."""
+"""What the MongoDB store proves beyond the contract: that its queries read little, and that it outlives a failover."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pymongo
 import pytest
+from pymongo import ReadPreference
 
 from broadway_api.domain import Job, JobState, JobType, Reason, RunState, StageLog
 from broadway_api.errors import ClaimLost, StoreUnavailable
@@ -61,7 +62,8 @@ def profiled(backend: MongoBackend) -> Iterator[Profile]:
 
 
 def keys_examined(profile: Profile) -> int:
-    return max(operation.get("keysExamined", 0) for operation in profile)
+    """The most that any one of the operations did."""
+    return max(int(operation.get("keysExamined", 0)) for operation in profile)
 
 
 # --- what is read ---------------------------------------------------------------------------------------------------
@@ -121,8 +123,12 @@ async def test_no_operation_reads_jobs_of_no_concern(backend: MongoBackend, stor
         await store.queue_depth()
         await store.workers()
 
-    assert "COLLSCAN" not in {operation.get("planSummary") for operation in profile}
-    assert keys_examined(profile) <= 10
+    wasteful = {
+        operation["planSummary"]: operation["keysExamined"]
+        for operation in profile
+        if operation.get("planSummary") == "COLLSCAN" or operation.get("keysExamined", 0) > 10
+    }
+    assert wasteful == {}
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------------
@@ -181,7 +187,7 @@ async def test_a_url_cannot_weaken_what_an_acknowledgement_means(mongo_replica_s
         client = store._engine._client
         assert client.write_concern.document == {"w": "majority", "j": True}
         assert client.read_concern.document == {"level": "majority"}
-        assert client.read_preference.mode_name == "primary"
+        assert client.read_preference == ReadPreference.PRIMARY
         assert client.options.retry_writes
 
 

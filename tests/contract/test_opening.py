@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -79,15 +80,17 @@ async def test_a_store_that_failed_to_open_can_be_opened_later(backend: Backend)
 
 async def test_a_file_belongs_to_one_process(tmp_path: Path) -> None:
     url = SqliteBackend(tmp_path).url
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD_OPEN, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "open\n"
-        with pytest.raises(StoreInUse):
-            async with open_store(url):
-                pass
-        other.communicate()
+    other = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", HOLD_OPEN, url), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert await other.stdout.readline() == b"open\n"
+
+    with pytest.raises(StoreInUse):
+        async with open_store(url):
+            pass
+
+    await other.communicate(b"")  # the end of its input is what it waits for
     assert other.returncode == 0
 
     async with open_store(url) as store:  # that process has ended, its lock with it
