@@ -12,7 +12,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, get_type_hints
+from typing import Any, NoReturn, Self, get_type_hints
 
 #: The HTTP status that a worker gets when the queue has no job for it.
 QUEUE_EMPTY_CODE = 498
@@ -25,6 +25,13 @@ def option(default: Any, text: str, *, choices: Sequence[str] = (), flag: str | 
     return dataclasses.field(default=default, metadata={"help": text, "choices": tuple(choices), "flag": flag})
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, without the usage of thirty options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     """What the two config classes share: reading themselves from flags and the environment."""
@@ -35,10 +42,11 @@ class Options:
     @classmethod
     def parser(cls) -> argparse.ArgumentParser:
         """The command line of this config class; the help of each option names its environment variable."""
-        parser = argparse.ArgumentParser(
+        parser = _Parser(
             prog=f"{cls.__name__.removesuffix('Config').lower()}.py",
             description=(cls.__doc__ or "").splitlines()[0],
             formatter_class=argparse.RawTextHelpFormatter,
+            allow_abbrev=False,  # an abbreviation means something else once there is another option
         )
         for field in dataclasses.fields(cls):
             cls._add_argument(parser, field)
@@ -65,7 +73,11 @@ class Options:
         """
         environment = os.environ if environment is None else environment
         parser = cls.parser()
-        given = vars(parser.parse_args(arguments))
+        known, unknown = parser.parse_known_args(arguments)
+        if unknown:  # the flags only: what stands beside a misspelt --token is secret
+            flags = ", ".join(word.partition("=")[0] for word in unknown if word.startswith("-"))
+            parser.error(f"unknown option {flags}" if flags else "there is no such argument")
+        given = vars(known)
         hints = get_type_hints(cls)
         values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
@@ -136,6 +148,8 @@ class ApiConfig(Options):
             "body_stall_seconds",
         ):
             _check_range(f"--{name.replace('_', '-')}", getattr(self, name), 1, 2**31)
+        _check_token(self.token)
+        _check_range("--lease-seconds", self.lease_seconds, 0, 2**31)
         if self.lease_seconds and self.lease_seconds <= self.heartbeat_interval:
             raise ValueError("--lease-seconds must be more than --heartbeat-interval, or every job would be lost")
 
@@ -183,11 +197,13 @@ class GraderConfig(Options):
     def check(self) -> None:
         if not self.token:
             raise ValueError(f"no cluster token: give it as the first argument or in {environment_name('token')}")
+        _check_token(self.token)
         _check_range("--slots", self.slots, 0, 1024)
         _check_range("--max-log-bytes", self.max_log_bytes, 1024, 2**30)
         _check_range("--stage-pids", self.stage_pids, 1, 2**22)
-        if self.stage_cpus <= 0:
-            raise ValueError("--stage-cpus must be more than 0")
+        if not 0 < self.stage_cpus <= 1024:
+            raise ValueError(f"--stage-cpus must be more than 0 and at most 1024, not {self.stage_cpus}")
+        _check_range("--poll-wait", self.poll_wait, 0, 60)
         if not self.api.startswith(("http://", "https://")):
             raise ValueError(f"--api must be an http:// or https:// URL, not {self.api!r}")
 
@@ -233,7 +249,7 @@ def _convert(value: Any, kind: type, choices: Sequence[str]) -> Any:
         try:
             return kind(value)
         except ValueError:
-            raise ValueError(f"{value!r} is not a number") from None
+            raise ValueError(f"{value[:40]!r} is not a number") from None
     if choices and value not in choices:
         raise ValueError(f"{value!r} is none of {', '.join(choices)}")
     return value
@@ -242,3 +258,9 @@ def _convert(value: Any, kind: type, choices: Sequence[str]) -> Any:
 def _check_range(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ValueError(f"{name} must be between {least} and {most}, not {value}")
+
+
+def _check_token(token: str) -> None:
+    """Refuse, without showing it, what no header carries to the other side unchanged."""
+    if not all("!" <= character <= "~" for character in token):
+        raise ValueError("the cluster token must be visible ASCII characters, without spaces")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from broadway_api.domain import Env, JobType, Pipeline, RunConfig
 from broadway_api.errors import Fault
@@ -19,6 +20,9 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 #: Set by Broadway in every stage; nobody can override them.
 RESERVED = ("GRADING_RUN_ID", "GRADING_JOB_ID")
+
+#: Links of a circle that its message shows.
+MAX_SHOWN = 10
 
 
 class UnresolvedTemplate(ValueError):
@@ -50,7 +54,8 @@ def merge(run: Env, stage: Env, student: Env | None) -> dict[str, str]:
 def resolve(merged: Mapping[str, str], reserved: Mapping[str, str]) -> dict[str, str]:
     """The environment as the container gets it. Raises UnresolvedTemplate."""
     variables = {**merged, **{name: escape(value) for name, value in reserved.items()}}
-    return {name: _resolve_one(name, variables) for name in variables}
+    known: dict[str, str] = {}
+    return {name: _resolve_one(name, variables, known) for name in variables}
 
 
 def escape(value: str) -> str:
@@ -58,24 +63,29 @@ def escape(value: str) -> str:
     return "$" + value if value.startswith("$") else value
 
 
-def _resolve_one(name: str, variables: Mapping[str, str]) -> str:
-    seen = [name]
-    value = variables[name]
-    while value.startswith("$"):
-        if value.startswith("$$"):
-            return value[1:]
+def _resolve_one(name: str, variables: Mapping[str, str], known: dict[str, str]) -> str:
+    """One variable's value; `known` has those resolved before, and gets these, so that a chain is walked only once."""
+    chain = {name: None}  # a dictionary for its order and its quick lookup
+    at = name
+    while at not in known:
+        value = variables[at]
+        if value.startswith("$$") or not value.startswith("$"):
+            known[at] = value.removeprefix("$")
+            break
         target = value[1:]
         if not NAME.fullmatch(target):
             raise UnresolvedTemplate(
                 name, f"{_shown(value)} is no $NAME; write $$ for a value that begins with a dollar sign"
             )
-        if target in seen:
-            raise UnresolvedTemplate(name, f"${target} leads in a circle: {' → '.join([*seen, target])}")
+        if target in chain:
+            circle = " → ".join([*islice(chain, MAX_SHOWN), *(["…"] if len(chain) > MAX_SHOWN else []), target])
+            raise UnresolvedTemplate(name, f"${target} leads in a circle: {circle}")
         if target not in variables:
             raise UnresolvedTemplate(name, f"${target} names no variable; write $${target} for the literal text")
-        seen.append(target)
-        value = variables[target]
-    return value
+        chain[target] = None
+        at = target
+    known.update(dict.fromkeys(chain, known[at]))
+    return known[at]
 
 
 def _shown(value: str) -> str:
@@ -116,9 +126,10 @@ def _pipeline_faults(
 ) -> Iterator[Fault]:
     for index, stage in enumerate(pipeline):
         variables = {**merge(config.env, stage.env, student), **dict.fromkeys(RESERVED, "")}
+        known: dict[str, str] = {}
         for name in variables:
             try:
-                _resolve_one(name, variables)
+                _resolve_one(name, variables, known)
             except UnresolvedTemplate as error:
                 stage_path = f"$.{job_type}_pipeline[{index}]"
                 if student and name in student:

@@ -13,6 +13,9 @@ from broadway_api.domain import Env, Pipeline, RunConfig, Stage
 #: Fields of a stage that are said even where the config left them to their defaults.
 _ALWAYS_SAID = ("image", "env", "enable_networking", "timeout")
 
+#: Fields that a schema also takes as 64.0, which engines would not.
+_INTEGERS = {"memory", "pids"}
+
 _STAGE_DEFAULTS = Stage(image="")
 
 
@@ -21,6 +24,9 @@ def stage_from_json(data: Mapping[str, Any]) -> Stage:
     fields = dict(data)
     if fields.get("entry_point") is not None:
         fields["entry_point"] = tuple(fields["entry_point"])
+    for name in _INTEGERS & fields.keys():
+        if isinstance(fields[name], float):
+            fields[name] = int(fields[name])
     return Stage(**fields)
 
 

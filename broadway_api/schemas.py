@@ -24,6 +24,18 @@ _MAX_ARGUMENT = 131_072 - 1_024
 _ENV_NAME = "^[A-Za-z_][A-Za-z0-9_]*$"
 _NO_NUL = "^[^\\u0000]*$"
 
+#: What is logged and shown in lists: no line feeds, nothing that a terminal obeys.
+_ONE_LINE = "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]*$"
+
+#: 6 MiB to 2⁵⁰ bytes, nearly, in bytes or with a unit.
+_MEMORY = (
+    "^(([6-9][0-9]{6}|[1-9][0-9]{7,14})[bB]?|([6-9][0-9]{3}|[1-9][0-9]{4,11})[kK]"
+    "|([6-9]|[1-9][0-9]{1,8})[mM]|[1-9][0-9]{0,5}[gG])$"
+)
+
+#: Of an attempt: what every store can keep.
+_MAX_INTEGER = 2**31 - 1
+
 ENV: Schema = {
     "title": "Environment",
     "description": "name → value; `$NAME` takes NAME's value, `$$` at the beginning is a literal `$`",
@@ -41,15 +53,15 @@ REGISTRATION: Schema = {
     "title": "WorkerRegistration",
     "type": "object",
     "properties": {
-        "hostname": {"type": "string", "minLength": 1, "maxLength": 255},
+        "hostname": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": _ONE_LINE},
         "slots": {"type": "integer", "minimum": 1, "maximum": 1_024, "default": 1},
-        "runtime": {"type": "string", "maxLength": 64},
-        "version": {"type": "string", "maxLength": 64},
+        "runtime": {"type": "string", "maxLength": 64, "pattern": _ONE_LINE},
+        "version": {"type": "string", "maxLength": 64, "pattern": _ONE_LINE},
         "labels": {
             "type": "object",
             "maxProperties": 64,
-            "propertyNames": {"minLength": 1, "maxLength": 63},
-            "additionalProperties": {"type": "string", "maxLength": 255},
+            "propertyNames": {"minLength": 1, "maxLength": 63, "pattern": _ONE_LINE},
+            "additionalProperties": {"type": "string", "maxLength": 255, "pattern": _ONE_LINE},
         },
     },
     "additionalProperties": False,
@@ -68,7 +80,7 @@ HEARTBEAT: Schema = {
                 "required": ["job_id"],
                 "properties": {
                     "job_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
-                    "attempt": {"type": "integer", "minimum": 1},
+                    "attempt": {"type": "integer", "minimum": 1, "maximum": _MAX_INTEGER},
                 },
                 "additionalProperties": False,
             },
@@ -99,7 +111,7 @@ RESULT: Schema = {
     "required": ["success"],
     "properties": {
         "success": {"type": "boolean"},
-        "attempt": {"type": "integer", "minimum": 1},
+        "attempt": {"type": "integer", "minimum": 1, "maximum": _MAX_INTEGER},
         "reason": {"enum": [reason for reason in Reason if reason not in ("worker_lost", "cancelled")] + [None]},
         "info": {"type": "array", "maxItems": 100, "items": {"type": "object"}, "default": []},
     },
@@ -133,7 +145,7 @@ def stage_schema(policy: Policy) -> Schema:
                 "type": ["integer", "string"],
                 "minimum": 6 * 1024 * 1024,  # what Docker Engine asks for at least
                 "maximum": 2**50,
-                "pattern": "^[1-9][0-9]{0,14}[bkmgBKMG]?$",
+                "pattern": _MEMORY,
             },
             "cpus": {"type": "number", "exclusiveMinimum": 0, "maximum": 1_024},
             "pids": {"type": "integer", "minimum": 1, "maximum": 2**22},
@@ -234,13 +246,15 @@ def json_path(steps: Sequence[str | int]) -> str:
 
 def _fault(error: jsonschema_rs.ValidationError, at: Sequence[str | int]) -> Fault:
     rule = [str(step) for step in error.schema_path]
-    if rule[-2:] == ["propertyNames", "pattern"]:
+    if rule[-2:] == ["propertyNames", "pattern"] and "labels" not in rule:
         names = ", ".join(repr(name) for name in cast(Schema, error.instance) if not re.fullmatch(_ENV_NAME, name))
         message = f"no environment name (letters, digits and _, no digit first): {_short(names)}"
     elif rule[-2:] == ["privileged", "const"]:
         message = "privileged containers own their host; this cluster does not allow them"
     elif rule[-1] == "pattern" and "\0" in str(error.instance):
         message = "a NUL character cannot be passed to a program"
+    elif rule[-2:] == ["memory", "pattern"]:
+        message = f"{_short(error.message).partition(' does not match ')[0]} is no memory of at least 6m, such as 512m"
     else:
         message = _short(error.message)
     return Fault(path=json_path(_place(at, error.instance_path)), message=message)

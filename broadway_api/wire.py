@@ -175,6 +175,7 @@ def job_detail_to_json(job: Job, config: RunConfig, hostnames: Mapping[str, str]
                 "finished_at": timestamp(attempt.finished_at),
             }
             for attempt in job.attempts
+            if not (job.state.ended and attempt.number == job.attempt)  # that one is the job's own outcome
         ],
     }
 

@@ -1,7 +1,8 @@
 """`make demo`: an API, a grader and a class of fourteen, from nothing to a table of results.
 
 Everything it starts lives in a temporary directory and on a free port of the loopback interface, and is stopped
-again, also after Ctrl-C and, on Linux, after kill -9. Installs nothing and needs no root.
+again, also after Ctrl-C; on Linux, even a demo that is killed takes its processes with it. Installs nothing and needs
+no root.
 
 Exits 0 if the run finished and every student got the outcome expected of them, 1 if not.
 """
@@ -160,7 +161,7 @@ class Outcome:
     """One row of the table of results."""
 
     job: Mapping[str, Any]
-    last_line: str
+    words: str  # the last line that the last stage wrote, or how that stage ended
 
     @property
     def who(self) -> str:
@@ -179,21 +180,24 @@ class Outcome:
         if not self.job["student"]:
             return bool(self.job["state"] == "succeeded")
         expected = EXPECTED.get(self.who, "no such student")
-        return (
-            self.last_line.startswith(expected) if self.job["state"] == "succeeded" else self.job["reason"] == expected
-        )
+        return self.words.startswith(expected) if self.job["state"] == "succeeded" else self.job["reason"] == expected
 
 
 def outcomes(api: Api, run_id: str) -> list[Outcome]:
     """What became of each job, in roster order."""
-    return [Outcome(job=job, last_line=_last_line(api.log(job["job_id"]))) for job in api.jobs(run_id)]
+    return [Outcome(job=job, words=_words(api, job)) for job in api.jobs(run_id)]
 
 
-def _last_line(stages: Sequence[Mapping[str, Any]]) -> str:
-    """The last line that the last stage wrote, made fit for a terminal: student code wrote it."""
-    if not stages:
+def _words(api: Api, job: Mapping[str, Any]) -> str:
+    ran = api.get(f"grading_job/{job['job_id']}")["info"]
+    if not ran:
         return ""
-    lines = (stages[-1]["stdout"].strip() or stages[-1]["stderr"].strip()).splitlines() or [""]
+    last = len(ran) - 1
+    written = "".join(log["stdout"] + log["stderr"] for log in api.log(job["job_id"]) if log["stage"] == last)
+    lines = written.strip().splitlines()
+    if not lines:
+        return str(ran[last].get("message") or f"exit code {ran[last].get('exit_code')}")
+    # Student code wrote it: it is cut, and made fit for a terminal.
     return "".join(character for character in lines[-1][:200] if character.isprintable())
 
 
@@ -203,7 +207,7 @@ def _time(text: str) -> datetime:
 
 def table(rows: Sequence[Outcome]) -> Table:
     """The results: student, state, reason, seconds and score, or the last line written instead."""
-    shown = Table("student", "state", "reason", Column("seconds", justify="right"), "score, or the last line written")
+    shown = Table("student", "state", "reason", Column("seconds", justify="right"), "score, or what it said last")
     for row in rows:
         state = str(row.job["state"])
         style = "" if row.job["student"] else "dim"
@@ -212,7 +216,7 @@ def table(rows: Sequence[Outcome]) -> Table:
             Text(state, style="green" if state == "succeeded" else "red"),
             Text(row.job["reason"] or ""),
             f"{row.seconds:.1f}",
-            Text(row.last_line),
+            Text(row.words),
             style=style,
             end_section=row.job["type"] == "pre_processing" or row is rows[-2],
         )
@@ -243,7 +247,7 @@ def demo(wanted: str, console: Console) -> None:
             raise DemoFailed(str(error)) from error
     console.print(table(rows))
     unexpected = [
-        f"{row.who}: {row.job['state']} {row.job['reason'] or row.last_line}" for row in rows if not row.is_expected
+        f"{row.who}: {row.job['state']} {row.job['reason'] or row.words}" for row in rows if not row.is_expected
     ]
     if end["state"] != "finished":
         raise DemoFailed(f"the run ended as {end['state']}")

@@ -123,7 +123,7 @@ class ApiHandler(RequestHandler):
 
     def _content_length(self) -> int:
         length = self.request.headers.get("Content-Length", "0")
-        return int(length) if length.isdecimal() else 0
+        return int(length[:20]) if length.isdecimal() else 0  # more digits than any limit are enough to refuse it
 
     # --- the body -----------------------------------------------------------------------------------------------
 
@@ -159,7 +159,11 @@ class ApiHandler(RequestHandler):
         self._requests.ended(self)
 
     def on_connection_close(self) -> None:
+<<<<<<< HEAD
         self.client_has_gone = True
+=======
+        super().on_connection_close()  # it ends the wait for the rest of the body
+>>>>>>> main
         self._stop_watching_body()
         self._requests.ended(self)
 
@@ -194,7 +198,8 @@ class ApiHandler(RequestHandler):
         text = self.get_query_argument(name, None)
         if text is None:
             return default
-        if not text.isascii() or not text.isdecimal() or not least <= int(text[:20]) <= most:
+        # Its length first: Python converts no more than 4,300 digits.
+        if len(text) > 20 or not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
             refuse(name, f"{text[:40]!r} is not a whole number between {least} and {most}")
         return int(text)
 
@@ -218,6 +223,8 @@ class ApiHandler(RequestHandler):
                 break
         if status_code == 401:
             self.set_header("WWW-Authenticate", "Bearer")
+        if status_code == 405:
+            self.set_header("Allow", ", ".join(self._methods()))
         if status_code == 503:
             self.set_header("Retry-After", str(RETRY_AFTER))
         if status_code < 500:
@@ -226,6 +233,11 @@ class ApiHandler(RequestHandler):
             self.set_status(status_code)
             known = str(error) if isinstance(error, StoreUnavailable) else "internal error; the API's log says more"
             self.finish({"status": "error", "message": known})
+
+    def _methods(self) -> list[str]:
+        """The methods that this path has."""
+        names = self.SUPPORTED_METHODS
+        return [name for name in names if getattr(type(self), name.lower()) is not getattr(ApiHandler, name.lower())]
 
     def _message(self, status_code: int, error: BaseException | None) -> str:
         if isinstance(error, Rejected):

@@ -34,7 +34,7 @@ class RegisterHandler(ApiHandler):
     async def _register(self, data: Mapping[str, Any]) -> None:
         worker = await self.service.register_worker(
             hostname=data.get("hostname") or self.request.remote_ip or "unknown",
-            slots=data.get("slots", 1),
+            slots=int(data.get("slots", 1)),  # a schema also takes 2.0
             runtime=data.get("runtime", ""),
             version=data.get("version", ""),
             labels=data.get("labels", {}),

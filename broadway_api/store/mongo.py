@@ -44,6 +44,7 @@ from broadway_api.store import records
 from broadway_api.store.mongo_bell import MongoBell
 from broadway_api.store.mongo_documents import (
     BY_STATE,
+    HELD,
     INDEXES,
     QUEUE,
     SCHEMA_VERSION,
@@ -316,7 +317,8 @@ class MongoStore:
 
     async def workers(self) -> list[tuple[Worker, list[str]]]:
         held: dict[str, list[str]] = {}
-        async for job in self._jobs.find({"state": JobState.RUNNING}, {"worker_id": True}).sort("_id"):
+        jobs = await self._jobs.find({"state": JobState.RUNNING}, {"worker_id": True}, hint=HELD).to_list()
+        for job in sorted(jobs, key=lambda job: str(job["_id"])):
             held.setdefault(job["worker_id"], []).append(job["_id"])
         found = self._workers.find().sort([("hostname", 1), ("_id", 1)])
         return [(worker_from_document(document), held.get(document["_id"], [])) async for document in found]

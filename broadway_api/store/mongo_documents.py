@@ -40,6 +40,7 @@ SCHEMA_VERSION = 1
 
 #: Names of the indexes that queries insist on: a wrong guess of the planner would read a whole queue or class.
 QUEUE = "queue"
+HELD = "held"
 UNFINISHED = "unfinished"
 BY_STATE = "by_state"
 
@@ -64,7 +65,7 @@ INDEXES = {
             name=QUEUE,
             partialFilterExpression={"state": JobState.QUEUED.value},
         ),
-        IndexModel([("worker_id", ASCENDING)], name="held", partialFilterExpression=_RUNNING),
+        IndexModel([("worker_id", ASCENDING)], name=HELD, partialFilterExpression=_RUNNING),
         IndexModel([("lease_expires_at", ASCENDING)], name="leases", partialFilterExpression=_RUNNING),
         # A job stays at its place here while it is waiting, queued and running, and leaves when it ends: one probe
         # says whether a phase is over, and cannot miss a job that changes its state meanwhile.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
@@ -36,9 +37,12 @@ _DURABILITY: Mapping[str, Any] = {
     "tz_aware": True,
 }
 
-#: Milliseconds, unless the URL says otherwise: to find a primary, and for a whole operation with its retries. The
-#: second is above an election (10 s), so that most calls outlive one, and it frees a caller from a frozen server.
-_TIMEOUTS: Mapping[str, Any] = {"serverSelectionTimeoutMS": 5_000, "timeoutMS": 20_000}
+#: Milliseconds, unless the URL says otherwise: to find a primary, and for its answer, so that nobody waits for ever on
+#: a frozen server. Not `timeoutMS`: the driver then spends all of it on looking for a server that is not there.
+_TIMEOUTS: Mapping[str, Any] = {"serverSelectionTimeoutMS": 5_000, "socketTimeoutMS": 20_000}
+
+#: Seconds to make an index on a collection that has grown large without it.
+_INDEX_TIMEOUT = 600
 
 
 class MongoEngine:
@@ -67,7 +71,7 @@ class MongoEngine:
         schema = await meta.find_one({"_id": "schema"})
         if schema is not None and schema["version"] > self._schema_version:
             raise SchemaTooNew(schema["version"], self._schema_version)
-        with pymongo.timeout(None):  # an index on a large collection takes its time
+        with pymongo.timeout(_INDEX_TIMEOUT):
             for name, indexes in self._indexes.items():
                 await self.collection(name).create_indexes(list(indexes))
 
@@ -99,7 +103,7 @@ def _translating(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]
         try:
             return await method(*args, **kwargs)
         except PyMongoError as error:
-            # What follows the comma repeats the client's settings and its view of every server.
-            raise StoreUnavailable(str(error).partition(", Timeout:")[0]) from error
+            # What comes after repeats the client's settings and its view of every server.
+            raise StoreUnavailable(re.split(r",? \(configured timeouts|, Timeout:", str(error))[0]) from error
 
     return translating

@@ -76,6 +76,8 @@ class SqliteStore:
 
     async def create_run(self, run: Run, jobs: Sequence[Job], *, idempotency: IdempotencyKey | None = None) -> str:
         def work(db: sqlite3.Connection) -> str:
+            if db.execute("SELECT 1 FROM runs WHERE id = ?", (run.id,)).fetchone():
+                return run.id  # this very call, repeated
             if idempotency:
                 earlier = db.execute(
                     "SELECT id, idempotency_fingerprint FROM runs WHERE course = ? AND idempotency_key = ?",

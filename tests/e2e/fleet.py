@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import httpx
 
 from scripts.processes import Process, free_port, start
 from scripts.start_run_script import ENDED, Api, Status
+from tests.e2e.leftovers import containers_of, processes_of, remove_containers_of
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "e2e-cluster-token-of-nobody"
@@ -72,6 +72,10 @@ class Fleet:
         """The run's jobs of one type, in roster order."""
         return [job for job in self.client.jobs(run_id) if job["type"] == kind]
 
+    def stdout(self, job: Job) -> dict[int, str]:
+        """What each stage of a job printed, by its number; a stage that wrote nothing is not in it."""
+        return {log["stage"]: log["stdout"] for log in self.client.log(job["job_id"])}
+
     def await_running(self, run_id: str, count: int = 1) -> list[Job]:
         """The run's running student jobs, once there are at least so many."""
 
@@ -115,24 +119,12 @@ class Fleet:
         """Kill every process and whatever containers they left; for the end of a test that failed half way."""
         for process in (*self.graders.values(), *([self.api] if self.api else [])):
             process.kill()
-        for container in self.containers():
-            subprocess.run(["docker", "rm", "--force", container], check=True, capture_output=True)
+        remove_containers_of(self.directory)
 
     def leftovers(self) -> list[str]:
-        """What graders left on this machine: containers, /job directories, processes."""
-        ours = str(self.directory)
+        """What this fleet left on this machine: containers, /job directories, processes."""
         directories = [str(path) for path in self.directory.glob("*/jobs/*")]
-        processes = [line for line in command_lines() if ours in line]
-        return [*self.containers(), *directories, *processes]
-
-    def containers(self) -> list[str]:
-        """The ids of the containers of this fleet's graders, running or not."""
-        instances = [file.read_text().strip() for file in self.directory.glob("*/instance")]
-        found = []
-        for instance in instances:
-            command = ["docker", "ps", "--all", "--quiet", "--filter", f"label=broadway.instance={instance}"]
-            found += subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        return found
+        return [*containers_of(self.directory), *directories, *processes_of(self.directory)]
 
     def _start(self, program: str, *options: str, log: str = "") -> Process:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BROADWAY_")}
@@ -153,11 +145,3 @@ class Fleet:
             return httpx.get(f"{self.url}/healthz", timeout=5).is_success
         except httpx.TransportError:
             return False
-
-
-def command_lines() -> Iterable[str]:
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            yield file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue  # it has ended since

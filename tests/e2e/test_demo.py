@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import docker
 import pytest
 
 from scripts.demo import EXPECTED, SAMPLE
 from scripts.processes import Process, start
-from tests.e2e.fleet import ROOT, command_lines
+from tests.e2e.fleet import ROOT
+from tests.e2e.leftovers import containers_of, processes_of
 
 
 @contextmanager
@@ -42,17 +42,9 @@ def await_output(process: Process, pattern: str) -> None:
 
 def await_no_process_of(directory: Path) -> None:
     deadline = time.monotonic() + 15
-    while left := [line for line in command_lines() if str(directory) in line]:
+    while left := processes_of(directory):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
-
-
-def containers() -> set[str]:
-    client = docker.from_env()
-    try:
-        return {container.id for container in client.containers.list(all=True, filters={"label": "broadway.instance"})}
-    finally:
-        client.close()
 
 
 def test_the_sample_has_an_expected_outcome_for_every_student() -> None:
@@ -63,7 +55,6 @@ def test_the_sample_has_an_expected_outcome_for_every_student() -> None:
 
 
 def test_the_demo_grades_the_sample_shows_it_and_leaves_nothing(tmp_path: Path, runtime: str) -> None:
-    before = containers()
     begun = time.monotonic()
     with demo(tmp_path, runtime) as process:
         assert process.wait(120) == 0, process.output()
@@ -75,19 +66,18 @@ def test_the_demo_grades_the_sample_shows_it_and_leaves_nothing(tmp_path: Path, 
         assert re.search(rf"{student} .*{expected}", output), output
     assert "14 students graded" in output
     assert [path.name for path in tmp_path.iterdir()] == ["demo.out"]
-    assert containers() <= before
+    assert containers_of(tmp_path) == []
     await_no_process_of(tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_stops_everything(tmp_path: Path, runtime: str, number: signal.Signals) -> None:
-    before = containers()
     with demo(tmp_path, runtime) as process:
         await_output(process, "[1-9][0-9]* running")
         process.send(number)
         assert process.wait(40) == 130, process.output()
     assert [path.name for path in tmp_path.iterdir()] == ["demo.out"]
-    assert containers() <= before
+    assert containers_of(tmp_path) == []
     await_no_process_of(tmp_path)
 
 

@@ -1,0 +1,230 @@
+"""What the MongoDB store proves beyond the contract: that its queries read little, and that it outlives a failover."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pymongo
+import pytest
+from pymongo import ReadPreference
+
+from broadway_api.domain import Job, JobState, JobType, Reason, RunState, StageLog
+from broadway_api.errors import ClaimLost, StoreUnavailable
+from broadway_api.store import open_store
+from broadway_api.store.mongo import MongoStore
+from broadway_api.store.port import Store
+from tests import services
+from tests.contract.backends import MongoBackend
+from tests.contract.conftest import MONGO
+from tests.contract.scenarios import (
+    LEASE,
+    LEASE_OVER,
+    NOW,
+    claim_on,
+    claimed,
+    created,
+    failure,
+    jobs_of,
+    later,
+    running,
+    started,
+    success,
+    worker,
+)
+
+Profile = list[dict[str, Any]]
+
+
+@pytest.fixture(params=[*MONGO])
+def backend(request: pytest.FixtureRequest) -> Iterator[MongoBackend]:
+    """An empty database, of each kind."""
+    url: str = request.getfixturevalue(MONGO[request.param])
+    with pymongo.MongoClient[dict[str, Any]](url) as client:
+        mongo = MongoBackend(url, client)
+        yield mongo
+        mongo.clear()
+
+
+@contextmanager
+def profiled(backend: MongoBackend) -> Iterator[Profile]:
+    """What the server says about each operation on jobs that is done within; filled in at the end."""
+    profile: Profile = []
+    backend.database.command("profile", 2)
+    try:
+        yield profile
+    finally:
+        backend.database.command("profile", 0)
+        profile += backend.database["system.profile"].find({"ns": f"{backend.DATABASE}.jobs", "op": {"$ne": "insert"}})
+        backend.database.drop_collection("system.profile")
+
+
+def keys_examined(profile: Profile) -> int:
+    """The most that any one of the operations did."""
+    return max(int(operation.get("keysExamined", 0)) for operation in profile)
+
+
+# --- what is read ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_claim_reads_the_head_of_the_queue_alone(backend: MongoBackend, store: Store) -> None:
+    await started(store, 2_000)
+    worker_id = await worker(store)
+    with profiled(backend) as profile:
+        await store.claim_jobs(worker_id, 3, NOW, LEASE)
+
+    claims = [operation for operation in profile if "findAndModify" in operation["command"]]
+    assert [operation["planSummary"] for operation in claims] == ["IXSCAN { rank: 1, _id: 1 }"] * 3
+    assert keys_examined(claims) == 1
+
+
+async def test_a_result_reads_its_job_and_one_key_more(backend: MongoBackend, store: Store) -> None:
+    await started(store, 2_000, post=True)
+    (job,) = await claimed(store, await worker(store))
+    with profiled(backend) as profile:
+        await store.finish_job(claim_on(job), success(), NOW)
+    assert keys_examined(profile) <= 1
+
+
+async def test_a_runs_progress_is_a_few_keys_however_large_it_is(backend: MongoBackend, store: Store) -> None:
+    run = await started(store, 2_000, post=True)
+    with profiled(backend) as profile:
+        await store.run_progress(run.id)
+    assert keys_examined(profile) <= 2
+
+
+async def test_a_summary_reads_the_index_alone(backend: MongoBackend, store: Store) -> None:
+    run = await started(store, 500)
+    with profiled(backend) as profile:
+        await store.run_summary(run.id)
+    (counting,) = [operation for operation in profile if "aggregate" in operation["command"]]
+    assert (counting["keysExamined"], counting["docsExamined"]) == (500, 0)
+
+
+async def test_no_operation_reads_jobs_of_no_concern(backend: MongoBackend, store: Store) -> None:
+    await created(store, 1_000)
+    with profiled(backend) as profile:
+        run = await started(store, 3, pre=True)
+        (job,) = await claimed(store, worker_id := await worker(store))
+        await store.heartbeat(worker_id, [claim_on(job)], NOW, LEASE)
+        await store.heartbeat(worker_id, None, NOW, LEASE)
+        await store.finish_job(claim_on(job), failure(Reason.RUNTIME_ERROR), NOW)
+        await claimed(store, worker_id)
+        await store.expire_leases(LEASE_OVER)
+        await claimed(store, worker_id)
+        await store.deregister_worker(worker_id, NOW)
+        await store.forget_workers(later(1_000))
+        await store.run_progress(run.id)
+        await store.run_jobs(run.id, states=[JobState.WAITING], limit=2)
+        await store.roster(run.id)
+        await store.cancel_jobs(run.id, NOW)
+        await store.queue_depth()
+        await store.workers()
+
+    wasteful = {
+        operation["planSummary"]: operation["keysExamined"]
+        for operation in profile
+        if operation.get("planSummary") == "COLLSCAN" or operation.get("keysExamined", 0) > 10
+    }
+    assert wasteful == {}
+
+
+# --- what is kept ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_refused_result_leaves_no_log_behind(backend: MongoBackend, store: Store, peer: Store) -> None:
+    job = await running(store)
+    log = [StageLog(stage=0, stdout="x", stderr="")]
+
+    outcomes = await asyncio.gather(
+        *(one.finish_job(claim_on(job), success(log), LEASE_OVER) for one in (store, peer)),
+        peer.expire_leases(LEASE_OVER),
+        return_exceptions=True,
+    )
+
+    accepted = not any(isinstance(outcome, ClaimLost) for outcome in outcomes)
+    assert backend.database["logs"].count_documents({}) == (1 if accepted else 0)
+
+
+async def test_a_log_takes_the_place_of_the_attempts_before(backend: MongoBackend, store: Store) -> None:
+    await started(store)
+    for text in ("first", "second"):
+        (job,) = await claimed(store, await worker(store))
+        log = [StageLog(stage=0, stdout=text, stderr="")]
+        await store.finish_job(claim_on(job), failure(Reason.RUNTIME_ERROR, log), NOW)
+    assert [piece["stdout"] for piece in backend.database["logs"].find()] == [b"second"]
+
+
+async def test_a_phase_that_many_open_at_once_takes_its_ranks_once(
+    backend: MongoBackend, store: Store, peer: Store
+) -> None:
+    run = await created(store, 30)
+    await store.start_run(run.id, RunState.STUDENTS, NOW)
+
+    await asyncio.gather(*(one.open_phase(run.id, JobType.STUDENT, NOW) for one in (store, peer) * 4))
+
+    (course,) = backend.database["courses"].find()
+    assert course["last_rank"] == 30
+    ranks = [job["rank"] for job in backend.database["jobs"].find().sort("seq")]
+    assert ranks == list(range(1, 31))
+
+
+async def test_a_url_without_a_database_means_broadway(request: pytest.FixtureRequest) -> None:
+    url: str = request.getfixturevalue("mongo_standalone_url")
+    async with open_store(url):
+        pass
+    with pymongo.MongoClient[dict[str, Any]](url) as client:
+        assert client["broadway"]["meta"].count_documents({"_id": "schema"}) == 1
+        client.drop_database("broadway")
+
+
+async def test_a_url_cannot_weaken_what_an_acknowledgement_means(mongo_replica_set_url: str) -> None:
+    options = "&w=0&journal=false&readConcernLevel=local&readPreference=secondary&retryWrites=false"
+    url = services.with_database(mongo_replica_set_url, MongoBackend.DATABASE) + options
+    async with MongoStore(url) as store:
+        client = store._engine._client
+        assert client.write_concern.document == {"w": "majority", "j": True}
+        assert client.read_concern.document == {"level": "majority"}
+        assert client.read_preference == ReadPreference.PRIMARY
+        assert client.options.retry_writes
+
+
+# --- failover -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["mongo-replica-set"], indirect=True)
+async def test_a_change_of_primary_loses_and_doubles_nothing(backend: MongoBackend, store: Store, peer: Store) -> None:
+    run = await started(store, 60)
+    half_done = asyncio.Event()
+    done: set[str] = set()
+
+    async def insist(call: Any) -> Any:
+        while True:
+            try:
+                return await call()
+            except StoreUnavailable:
+                await asyncio.sleep(0.05)
+
+    async def work(one: Store) -> None:
+        worker_id = await worker(one)
+        while len(done) < 60:
+            jobs: list[Job] = await insist(lambda: one.claim_jobs(worker_id, 1, NOW, LEASE))
+            for job in jobs:
+                claim = claim_on(job)
+                await insist(lambda claim=claim: one.finish_job(claim, success(), NOW))
+                done.add(job.id)
+            if len(done) >= 20:
+                half_done.set()
+
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(60):
+        workers = [tasks.create_task(work(one)) for one in (store, peer) * 2]
+        await half_done.wait()
+        # Ten seconds in which it may not be elected again: another one takes over.
+        await asyncio.to_thread(backend.database.client.admin.command, "replSetStepDown", 10)
+        await asyncio.gather(*workers)
+
+    for job in await jobs_of(store, run):
+        stored = await store.job(job.id)
+        assert (stored.state, stored.attempt, len(stored.attempts)) == (JobState.SUCCEEDED, 1, 1)
