@@ -159,11 +159,8 @@ class ApiHandler(RequestHandler):
         self._requests.ended(self)
 
     def on_connection_close(self) -> None:
-<<<<<<< HEAD
-        self.client_has_gone = True
-=======
         super().on_connection_close()  # it ends the wait for the rest of the body
->>>>>>> main
+        self.client_has_gone = True
         self._stop_watching_body()
         self._requests.ended(self)
 
