@@ -162,7 +162,7 @@ class AnyOrder(RuleBasedStateMachine):
         for job in over:
             job.lose()
 
-        lost = self.wait(self.store.expire_leases(self.now))
+        lost = self.wait(self.store.expire_leases(self.now, LEASE))
 
         assert {one.job_id: one.state for one in lost} == {job.id: job.state for job in over}
 

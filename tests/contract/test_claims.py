@@ -170,7 +170,7 @@ async def test_a_job_that_ran_out_is_not_handed_out_again_as_if_it_had_not(store
     await started(store)
     worker_id = await worker(store)
     await claimed(store, worker_id)
-    await store.expire_leases(LEASE_OVER)
+    await store.expire_leases(LEASE_OVER, LEASE)
 
     (again,) = await store.claim_jobs(worker_id, 1, later(90), LEASE)
 

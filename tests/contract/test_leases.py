@@ -80,7 +80,7 @@ async def test_a_heartbeat_learns_which_jobs_are_lost(store: Store) -> None:
     (others,) = await claimed(store, await worker(store))
     await store.finish_job(claim_on(finished), success(), NOW)
     await store.heartbeat(worker_id, [claim_on(held), claim_on(stale)], later(30), LEASE)
-    await store.expire_leases(LEASE_OVER)
+    await store.expire_leases(LEASE_OVER, LEASE)
 
     named = [
         claim_on(held),
@@ -103,7 +103,7 @@ async def test_a_heartbeat_in_time_or_not_keeps_a_job_that_nobody_took(store: St
     """Its lease is over, but it was not given to anybody: nothing is won by running it twice."""
     job = await running(store)
     assert await store.heartbeat(claim_on(job).worker_id, [claim_on(job)], later(500), LEASE) == []
-    assert await store.expire_leases(later(500)) == []
+    assert await store.expire_leases(later(500), LEASE) == []
     assert (await store.job(job.id)).state is JobState.RUNNING
 
 
@@ -120,7 +120,7 @@ async def test_a_lease_that_ran_out_puts_the_job_back(store: Store, peer: Store)
     job = await running(store)
     claim = claim_on(job)
 
-    lost = await store.expire_leases(LEASE_OVER)
+    lost = await store.expire_leases(LEASE_OVER, LEASE)
 
     assert lost == [LostJob(job_id=job.id, run_id=job.run_id, worker_id=claim.worker_id, state=JobState.QUEUED)]
     ended = Attempt(
@@ -139,7 +139,7 @@ async def test_a_lease_that_ran_out_puts_the_job_back(store: Store, peer: Store)
 
 async def test_a_lease_lasts_until_its_end(store: Store) -> None:
     job = await running(store)
-    assert await store.expire_leases(later(59.999)) == []
+    assert await store.expire_leases(later(59.999), LEASE) == []
     assert await store.job(job.id) == job
 
 
@@ -150,7 +150,7 @@ async def test_only_leases_that_are_over_run_out(store: Store) -> None:
     (late,) = await claimed(store, worker_id, now=later(30))
     await store.heartbeat(worker_id, [claim_on(renewed)], later(30), LEASE)
 
-    assert [lost.job_id for lost in await store.expire_leases(LEASE_OVER)] == [early.id]
+    assert [lost.job_id for lost in await store.expire_leases(LEASE_OVER, LEASE)] == [early.id]
 
     assert [(await store.job(job.id)).state for job in (renewed, late)] == [JobState.RUNNING] * 2
 
@@ -160,7 +160,7 @@ async def test_a_job_that_loses_every_worker_fails(store: Store) -> None:
     for attempt in range(1, ATTEMPT_LIMIT + 1):
         (job,) = await claimed(store, await worker(store))
         assert job.attempt == attempt
-        (lost,) = await store.expire_leases(LEASE_OVER)
+        (lost,) = await store.expire_leases(LEASE_OVER, LEASE)
 
     assert lost.state is JobState.FAILED
     stored = await store.job(job.id)
@@ -173,7 +173,7 @@ async def test_of_two_sweepers_one_takes_each_job_back(store: Store, peer: Store
     run = await started(store, 30)
     await claimed(store, await worker(store), 30)
 
-    answers = await asyncio.gather(*(one.expire_leases(LEASE_OVER) for one in (store, peer) * 2))
+    answers = await asyncio.gather(*(one.expire_leases(LEASE_OVER, LEASE) for one in (store, peer) * 2))
 
     lost = [one.job_id for answer in answers for one in answer]
     assert sorted(lost) == sorted(job.id for job in await jobs_of(store, run))
@@ -188,7 +188,7 @@ async def test_either_the_heartbeat_or_the_expiry_wins(store: Store, peer: Store
     claims = [claim_on(job) for job in jobs]
 
     said_lost, lost = await asyncio.gather(
-        store.heartbeat(worker_id, claims, LEASE_OVER, LEASE), peer.expire_leases(LEASE_OVER)
+        store.heartbeat(worker_id, claims, LEASE_OVER, LEASE), peer.expire_leases(LEASE_OVER, LEASE)
     )
 
     taken_back = {one.job_id for one in lost}

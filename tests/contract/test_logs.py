@@ -8,7 +8,18 @@ from broadway_api.domain import Reason, StageLog
 from broadway_api.errors import JobNotFound
 from broadway_api.ids import new_id
 from broadway_api.store.port import Store
-from tests.contract.scenarios import LEASE_OVER, claim_on, claimed, failure, later, running, started, success, worker
+from tests.contract.scenarios import (
+    LEASE,
+    LEASE_OVER,
+    claim_on,
+    claimed,
+    failure,
+    later,
+    running,
+    started,
+    success,
+    worker,
+)
 
 MEGABYTE = 1024 * 1024
 
@@ -62,7 +73,7 @@ async def test_a_large_log_is_kept_whole(store: Store, peer: Store) -> None:
 async def test_a_job_without_a_result_has_no_log(store: Store) -> None:
     job = await running(store)
     assert await store.job_log(job.id) == []
-    await store.expire_leases(LEASE_OVER)
+    await store.expire_leases(LEASE_OVER, LEASE)
     assert await store.job_log(job.id) == []
 
 
@@ -79,7 +90,7 @@ async def test_the_log_is_that_of_the_last_reported_attempt(store: Store) -> Non
 
     (second,) = await claimed(store, await worker(store))
     assert await store.job_log(first.id) == earlier
-    await store.expire_leases(LEASE_OVER)
+    await store.expire_leases(LEASE_OVER, LEASE)
     assert await store.job_log(first.id) == earlier
     (third,) = await claimed(store, await worker(store))
     last = [StageLog(stage=0, stdout="third", stderr="")]

@@ -112,7 +112,7 @@ async def test_no_operation_reads_jobs_of_no_concern(backend: MongoBackend, stor
         await store.heartbeat(worker_id, None, NOW, LEASE)
         await store.finish_job(claim_on(job), failure(Reason.RUNTIME_ERROR), NOW)
         await claimed(store, worker_id)
-        await store.expire_leases(LEASE_OVER)
+        await store.expire_leases(LEASE_OVER, LEASE)
         await claimed(store, worker_id)
         await store.deregister_worker(worker_id, NOW)
         await store.forget_workers(later(1_000))
@@ -140,7 +140,7 @@ async def test_a_refused_result_leaves_no_log_behind(backend: MongoBackend, stor
 
     outcomes = await asyncio.gather(
         *(one.finish_job(claim_on(job), success(log), LEASE_OVER) for one in (store, peer)),
-        peer.expire_leases(LEASE_OVER),
+        peer.expire_leases(LEASE_OVER, LEASE),
         return_exceptions=True,
     )
 

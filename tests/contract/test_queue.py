@@ -258,7 +258,7 @@ async def test_a_job_that_is_tried_again_goes_in_front(store: Store, taken_back_
     if taken_back_by == "result":
         await store.finish_job(claim_on(first), failure(Reason.RUNTIME_ERROR), NOW)
     elif taken_back_by == "expiry":
-        await store.expire_leases(LEASE_OVER)
+        await store.expire_leases(LEASE_OVER, LEASE)
     else:
         await store.deregister_worker(first_worker, NOW)
 

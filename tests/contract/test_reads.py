@@ -12,6 +12,7 @@ from broadway_api.errors import JobNotFound, RunNotFound
 from broadway_api.ids import new_id
 from broadway_api.store.port import Store
 from tests.contract.scenarios import (
+    LEASE,
     LEASE_OVER,
     NOW,
     claim_on,
@@ -131,7 +132,7 @@ async def test_a_summary_counts_jobs_by_state_and_reason(store: Store, peer: Sto
 async def test_a_summary_counts_the_cancelled_and_the_lost(store: Store) -> None:
     run = await started(store, 3, attempt_limit=1)
     await claimed(store, await worker(store))
-    await store.expire_leases(LEASE_OVER)
+    await store.expire_leases(LEASE_OVER, LEASE)
     await store.cancel_jobs(run.id, NOW)
 
     summary = await store.run_summary(run.id)

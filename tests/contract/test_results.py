@@ -236,7 +236,7 @@ async def test_a_cancelled_job_takes_no_result(store: Store) -> None:
 @pytest.mark.parametrize("attempt_known", [True, False])
 async def test_a_result_after_the_lease_ran_out_is_refused(store: Store, attempt_known: bool) -> None:
     job = await running(store)
-    await store.expire_leases(LEASE_OVER)
+    await store.expire_leases(LEASE_OVER, LEASE)
     claim = claim_on(job) if attempt_known else replace(claim_on(job), attempt=None)
 
     await refused(store, claim, await store.job(job.id))
@@ -249,7 +249,7 @@ async def test_a_stale_result_is_refused_even_where_its_worker_has_the_job_again
     await started(store)
     worker_id = await worker(store)
     (first,) = await claimed(store, worker_id)
-    await store.expire_leases(LEASE_OVER)
+    await store.expire_leases(LEASE_OVER, LEASE)
     (second,) = await store.claim_jobs(worker_id, 1, later(90), LEASE)
 
     await refused(store, claim_on(first), second)
@@ -268,7 +268,7 @@ async def test_a_result_in_time_outlives_the_lease(store: Store) -> None:
     """A lease that ran out unnoticed is no reason to throw away a result: it is still that worker's job."""
     job = await running(store)
     finished = await store.finish_job(claim_on(job), success(), LEASE_OVER)
-    assert await store.expire_leases(LEASE_OVER) == []
+    assert await store.expire_leases(LEASE_OVER, LEASE) == []
     assert await store.job(job.id) == finished.job
 
 
@@ -285,7 +285,9 @@ async def test_either_the_result_or_the_expiry_wins(store: Store, peer: Store) -
         jobs = await claimed(store, await worker(store), 5)
 
         accepted, lost, more = await asyncio.gather(
-            asyncio.gather(*map(finish, jobs)), peer.expire_leases(LEASE_OVER), peer.expire_leases(LEASE_OVER)
+            asyncio.gather(*map(finish, jobs)),
+            peer.expire_leases(LEASE_OVER, LEASE),
+            peer.expire_leases(LEASE_OVER, LEASE),
         )
 
         taken_back = [one.job_id for one in lost + more]

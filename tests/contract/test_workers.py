@@ -128,7 +128,7 @@ async def test_a_job_is_handed_back_or_runs_out_but_not_both(store: Store, peer:
     jobs = await claimed(store, worker_id, 20)
 
     handed_back, expired = await asyncio.gather(
-        store.deregister_worker(worker_id, LEASE_OVER), peer.expire_leases(LEASE_OVER)
+        store.deregister_worker(worker_id, LEASE_OVER), peer.expire_leases(LEASE_OVER, LEASE)
     )
 
     assert sorted(lost.job_id for lost in handed_back + expired) == sorted(job.id for job in jobs)
@@ -156,6 +156,6 @@ async def test_a_silent_worker_that_holds_a_job_is_kept_until_it_loses_it(store:
     assert await store.forget_workers(later(1_000)) == 0
     assert (await store.worker(claim_on(job).worker_id)).id == claim_on(job).worker_id
 
-    await store.expire_leases(LEASE_OVER)
+    await store.expire_leases(LEASE_OVER, LEASE)
 
     assert await store.forget_workers(later(1_000)) == 1
