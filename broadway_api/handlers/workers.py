@@ -88,11 +88,11 @@ class ClaimHandler(WorkerHandler):
 class JobHandler(WorkerHandler):
     """One job: a worker posts what came of it, anybody may ask how it is."""
 
-    def prepare(self) -> None:
+    def check_head(self) -> None:
         if self.request.method == "POST":
-            super().prepare()
+            super().check_head()
         else:
-            ApiHandler.prepare(self)
+            ApiHandler.check_head(self)
 
     async def get(self, job_id: str) -> None:
         job, config, hostnames = await self.service.job(self.checked_id(job_id, "grading job id"))
