@@ -19,7 +19,7 @@ _registration = Validator(REGISTRATION)
 _heartbeat = Validator(HEARTBEAT)
 _result = Validator(RESULT)
 _object = Validator({"type": "object"})
-_wait_preference = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
+_wait_preference = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d+)\"?\s*(?=$|[,;])", re.IGNORECASE)
 
 
 class RegisterHandler(ApiHandler):
@@ -80,7 +80,7 @@ class ClaimHandler(WorkerHandler):
         found = _wait_preference.search(self.request.headers.get("Prefer", ""))
         if found is None:
             return 0
-        wait = min(int(found[1]), MAX_WAIT)
+        wait = min(int(found[1][:9]), MAX_WAIT)
         self.set_header("Preference-Applied", f"wait={wait}")
         return wait
 
