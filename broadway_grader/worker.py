@@ -97,8 +97,9 @@ class Worker:
             # Neither of the two ends by itself: one that does has a fault, which must not go unnoticed.
             await _all_unless(self._stopping, claiming, beating)
             await _cancel(claiming)
-            log.info("taking no more jobs, %d still running", len(self._held))
-            await _all_unless(self._forced, *self._tasks())
+            log.info("stopping: no more jobs are taken, %d are still running", len(self._held))
+            if not await _all_unless(self._forced, *self._tasks()):
+                log.warning("stopping at once: killing %d jobs", len(self._held))
         finally:
             await _cancel(claiming, *self._tasks())
             await _cancel(beating)

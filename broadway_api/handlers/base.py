@@ -100,6 +100,7 @@ class ApiHandler(RequestHandler):
         self._body_stall_seconds = body_stall_seconds
         self._body = bytearray()
         self._stall: asyncio.TimerHandle | None = None
+        self._reads_body = False
 
     # --- before the body ----------------------------------------------------------------------------------------
 
@@ -113,13 +114,17 @@ class ApiHandler(RequestHandler):
         """None: answers are small, often change, and hashing them costs more than sending them."""
 
     def prepare(self) -> None:
-        """Refuse on the headers alone what can be refused on them."""
         self._requests.opened(self)
+        self.check_head()
+        self._reads_body = True
+        self._watch_body()
+
+    def check_head(self) -> None:
+        """Refuse on the headers alone what can be refused on them."""
         if not self.is_public and not self._token.allows(self.request.headers.get("Authorization")):
             raise HTTPError(401, reason="Unauthorized")
         if self._content_length() > self._max_body_bytes:
             raise HTTPError(413)
-        self._watch_body()
 
     def _content_length(self) -> int:
         length = self.request.headers.get("Content-Length", "0")
@@ -133,6 +138,7 @@ class ApiHandler(RequestHandler):
             return
         self._body += chunk
         if len(self._body) > self._max_body_bytes:
+            self._reads_body = False
             self.send_error(413)
         else:
             self._watch_body()
@@ -152,6 +158,7 @@ class ApiHandler(RequestHandler):
 
     def _body_stalled(self) -> None:
         if not self._finished:
+            self._reads_body = False
             self.send_error(408)
 
     def on_finish(self) -> None:
@@ -218,6 +225,8 @@ class ApiHandler(RequestHandler):
             if isinstance(error, kind):
                 status_code = status
                 break
+        if not self._reads_body:  # Tornado hangs up, not to read on; a client that is told opens a new connection
+            self.set_header("Connection", "close")
         if status_code == 401:
             self.set_header("WWW-Authenticate", "Bearer")
         if status_code == 405:
@@ -261,8 +270,8 @@ class WorkerHandler(ApiHandler):
 
     _work: asyncio.Future[Any] | None = None
 
-    def prepare(self) -> None:
-        super().prepare()
+    def check_head(self) -> None:
+        super().check_head()
         given = auth.worker_id(self.request.headers)
         if not given:
             raise UnknownWorker(None)
@@ -289,7 +298,7 @@ class UnknownPathHandler(ApiHandler):
 
     is_public = True
 
-    def prepare(self) -> None:
+    def check_head(self) -> None:
         raise HTTPError(404)
 
 

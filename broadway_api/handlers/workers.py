@@ -19,7 +19,7 @@ _registration = Validator(REGISTRATION)
 _heartbeat = Validator(HEARTBEAT)
 _result = Validator(RESULT)
 _object = Validator({"type": "object"})
-_wait_preference = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
+_wait_preference = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d+)\"?\s*(?=$|[,;])", re.IGNORECASE)
 
 
 class RegisterHandler(ApiHandler):
@@ -80,7 +80,7 @@ class ClaimHandler(WorkerHandler):
         found = _wait_preference.search(self.request.headers.get("Prefer", ""))
         if found is None:
             return 0
-        wait = min(int(found[1]), MAX_WAIT)
+        wait = min(int(found[1][:9]), MAX_WAIT)
         self.set_header("Preference-Applied", f"wait={wait}")
         return wait
 
@@ -88,11 +88,11 @@ class ClaimHandler(WorkerHandler):
 class JobHandler(WorkerHandler):
     """One job: a worker posts what came of it, anybody may ask how it is."""
 
-    def prepare(self) -> None:
+    def check_head(self) -> None:
         if self.request.method == "POST":
-            super().prepare()
+            super().check_head()
         else:
-            ApiHandler.prepare(self)
+            ApiHandler.check_head(self)
 
     async def get(self, job_id: str) -> None:
         job, config, hostnames = await self.service.job(self.checked_id(job_id, "grading job id"))

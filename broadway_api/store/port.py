@@ -59,6 +59,7 @@ class Store(Protocol):
         A run that can be seen has all its jobs: jobs are written first, the run last. With a key that a run of the
         same course was created with before, nothing is written and that run's id is returned, if the fingerprint is
         the same one; otherwise raises IdempotencyMismatch. Of several calls at once with one key, one creates.
+        The same call repeated, with the same run, writes what is missing and changes nothing else.
         """
         ...
 
@@ -132,7 +133,7 @@ class Store(Protocol):
     async def runs(
         self, *, state: RunState | None = None, course: str | None = None, limit: int, after: str | None = None
     ) -> list[Run]:
-        """Newest first (by id), older than the run `after`, at most `limit`."""
+        """Newest first (by id), older than the run `after`, at most `limit` (1 or more)."""
         ...
 
     async def run_jobs(
@@ -140,12 +141,12 @@ class Store(Protocol):
     ) -> list[Job]:
         """Jobs of the run in the given states (none given: all) with `seq` over `after`, in order of `seq`.
 
-        At most `limit`; `info` and `attempts` may be left empty. An unknown run has none.
+        At most `limit` (1 or more); `info` and `attempts` may be left empty. An unknown run has none.
         """
         ...
 
     async def roster(self, run_id: str) -> list[Mapping[str, Any]]:
-        """The students' entries in roster order, as they were handed in."""
+        """The students' entries in roster order, as they were handed in. An unknown run has none."""
         ...
 
     # --- workers ------------------------------------------------------------------------------------------------
@@ -160,7 +161,8 @@ class Store(Protocol):
         """Note that the worker was seen, renew leases to `now + lease`; return the ids of named jobs that are lost.
 
         `running` names the jobs to renew; None: all that the worker holds. A lease is renewed only while the job is
-        running, held by this worker at this attempt; a named job that is not is lost. Raises UnknownWorker.
+        running, held by this worker at this attempt, even when it is over; a named job that is not is lost. They come
+        in the order in which they were named. Raises UnknownWorker.
         """
         ...
 

@@ -1,9 +1,12 @@
 """Command lines for bubblewrap: what a sandboxed stage sees of the machine, and what it may use of it.
 
-A grader that is root goes through two of them. The outer one, still root, only rearranges its own view of the mounts:
-it puts /job and the bwrap program where an unprivileged user can reach them (a clone below /root is no such place).
+A grader that is root goes through two of them. The outer one, still root, rearranges its own view of the mounts: it
+puts /job and the bwrap program where an unprivileged user can reach them (a clone below /root is no such place).
 `setpriv` then gives root up for good, and the inner one makes the sandbox as any ordinary user would. So no process of
 a stage is ever the host's root, whatever it thinks it is.
+
+The outer one has a pid namespace, too. An order to die with the parent is carried out with the dying parent's rights,
+and bwrap's, with which it could not kill another user's process, are none; the end of a pid namespace needs no rights.
 """
 
 from __future__ import annotations
@@ -68,14 +71,18 @@ def programs() -> Iterator[Program]:
             yield Program(executable=package / "_bin" / "bwrap", libraries=libraries)
 
 
-def command(program: Program, directory: Path, options: int, inner: Sequence[str], *, as_root: bool) -> list[str]:
-    """The command line of a stage: `inner` in a sandbox whose options are read from the descriptor `options`.
+def command(program: Program, options: int, inner: Sequence[str]) -> list[str]:
+    """The command line of an ordinary user's stage: `inner` in a sandbox with the options that descriptor brings.
 
     Options travel by descriptor because the environment of a stage is among them, and `ps` shows command lines.
     """
-    if not as_root:
-        return [str(program.executable), "--args", str(options), "--", *inner]
-    outer = [str(program.executable), "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/tmp"]  # noqa: S108
+    return [str(program.executable), "--args", str(options), "--", *inner]
+
+
+def command_of_root(program: Program, directory: Path, tree: int, options: int, inner: Sequence[str]) -> list[str]:
+    """The same under a root grader, with /job at `directory`; the outer bwrap reports to the descriptor `tree`."""
+    outer = [str(program.executable), "--unshare-pid", "--die-with-parent", "--json-status-fd", str(tree)]
+    outer += ["--dev-bind", "/", "/", "--tmpfs", "/tmp"]  # noqa: S108
     outer += ["--dir", _OUTER_JOB, "--bind", str(directory), _OUTER_JOB]
     executable = program.executable
     if program.libraries:
@@ -88,9 +95,9 @@ def command(program: Program, directory: Path, options: int, inner: Sequence[str
         for library in program.libraries:
             outer += ["--ro-bind", str(library), str(shelf / library.name)]
     user = str(HOST_USER)
-    # Giving up root clears the order to die with the parent, so it is given again.
-    drop = ["/usr/bin/setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--pdeathsig", "KILL", "--"]
-    return [*outer, "--", *drop, str(executable), "--args", str(options), "--", *inner]
+    drop = ["/usr/bin/setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--"]
+    unprivileged = dataclasses.replace(program, executable=executable)
+    return [*outer, "--", *drop, *command(unprivileged, options, inner)]
 
 
 def options(stage: Stage, directory: Path, status: int, content: Callable[[bytes], int], *, as_root: bool) -> bytes:

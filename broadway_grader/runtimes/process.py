@@ -31,24 +31,64 @@ def adopt_orphans() -> None:
         raise OSError(error, os.strerror(error))
 
 
-class BwrapProcess:
-    """A bwrap that reports to a pipe, and the process tree below it.
+class Report:
+    """What a bwrap tells on its `--json-status-fd`: the first process of its namespace, and how the main one ended."""
 
-    Everything in the sandbox lives in one pid namespace. Its first process is what is killed: the kernel then ends all
-    others, however they were forked, before that one counts as ended.
+    def __init__(self) -> None:
+        self._reading, self.writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        self._text = b""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._reading, self.read)
+        self.first: int | None = None  # a pidfd of the first process …
+        self.first_pid = 0  # … and its number
+        self.exit_code: int | None = None  # None: bwrap did not get to running anything, or has not ended
+
+    def read(self) -> None:
+        """Take what has come."""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._reading, 4096):
+                self._text += chunk
+            self._loop.remove_reader(self._reading)
+        while b"\n" in self._text:
+            line, self._text = self._text.split(b"\n", 1)
+            self._take(json.loads(line))
+
+    def handed_over(self) -> None:
+        """Close our copy of the writing end; the bwrap has its own."""
+        os.close(self.writing)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._loop.remove_reader(self._reading)
+        os.close(self._reading)
+        if self.first is not None:
+            os.close(self.first)
+
+    def _take(self, told: Mapping[str, int]) -> None:
+        if "child-pid" in told:
+            with contextlib.suppress(ProcessLookupError):  # over already
+                self.first = os.pidfd_open(told["child-pid"])
+                self.first_pid = told["child-pid"]
+        if "exit-code" in told:
+            self.exit_code = told["exit-code"]
+
+
+class BwrapProcess:
+    """A running bwrap, and the process tree below it.
+
+    Everything below lives in one pid namespace. Its first process is what is killed: the kernel then ends all others,
+    however they were forked, before that one counts as ended.
     """
 
-    def __init__(self, command: Sequence[str], pass_fds: Sequence[int], status: int, *, keep_output: bool) -> None:
+    def __init__(self, command: Sequence[str], pass_fds: Sequence[int], tree: Report, *, keep_output: bool) -> None:
         """Start it, from the thread of the event loop: it dies with the very thread that started it.
 
-        `status` is the reading end of the pipe for bwrap's report (`--json-status-fd`); this object closes it.
+        `tree` is the report of the bwrap that is started, which names the first process of all.
         """
         output = subprocess.PIPE if keep_output else subprocess.DEVNULL
         self._loop = asyncio.get_running_loop()
-        self._status = status
-        self._report = b""
-        self._first: int | None = None  # a pidfd of the namespace's first process …
-        self._first_pid = 0  # … and its number outside
+        self._tree = tree
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -61,11 +101,8 @@ class BwrapProcess:
             start_new_session=True,
         )
         self._ended = os.pidfd_open(self._process.pid)
-        self.exit_code: int | None = None  # of the main process; None if bwrap never got to running it
         self.memory_peak: int | None = None  # bytes, of the largest process
         self.cpu_seconds: float | None = None
-        os.set_blocking(status, False)
-        self._loop.add_reader(status, self._read_status)
 
     @property
     def streams(self) -> list[int]:
@@ -79,25 +116,21 @@ class BwrapProcess:
     async def kill(self) -> None:
         """Kill the tree if it still runs, and collect what is known of it. Nothing of it is left afterwards."""
         with contextlib.suppress(ProcessLookupError):
-            if self._first is not None:
-                signal.pidfd_send_signal(self._first, signal.SIGKILL)
-            elif self._process.returncode is None:  # still being set up: nothing of the stage runs yet
+            if self._tree.first is not None:
+                signal.pidfd_send_signal(self._tree.first, signal.SIGKILL)
+            elif not await self.ended(0):  # still being set up: nothing of the stage runs yet
                 os.killpg(self._process.pid, signal.SIGKILL)
         if not await self.ended(KILL_GRACE):
             log.error("bwrap %d outlives its sandbox, killing it", self._process.pid)
             os.killpg(self._process.pid, signal.SIGKILL)
             await self.ended(KILL_GRACE)
-        if self._first is not None:
-            await self._readable(self._first, KILL_GRACE)
+        if self._tree.first is not None:
+            await self._readable(self._tree.first, KILL_GRACE)
         self._reap()
-        self._read_status()
 
     def close(self) -> None:
         """Close what is open. Whatever reads the streams must have ended."""
-        self._loop.remove_reader(self._status)
-        for descriptor in (self._status, self._ended, self._first):
-            if descriptor is not None:
-                os.close(descriptor)
+        os.close(self._ended)
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
@@ -117,30 +150,14 @@ class BwrapProcess:
 
     def _reap(self) -> None:
         self._process.wait()  # ended already
-        with contextlib.suppress(ChildProcessError):
-            pid, _, usage = os.wait4(self._first_pid, os.WNOHANG) if self._first_pid else (0, 0, None)
-            if pid and usage is not None:
+        if not self._tree.first_pid:
+            return
+        with contextlib.suppress(ChildProcessError):  # its bwrap was there first
+            pid, _, usage = os.wait4(self._tree.first_pid, os.WNOHANG)
+            if pid:
                 # It reaped all others of its namespace, so their usage is within its own.
                 self.memory_peak = usage.ru_maxrss * 1024
                 self.cpu_seconds = round(usage.ru_utime + usage.ru_stime, 3)
-
-    def _read_status(self) -> None:
-        """Take what bwrap reports: first the namespace's first process, at the end the main process's exit code."""
-        with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(self._status, 4096):
-                self._report += chunk
-            self._loop.remove_reader(self._status)
-        while b"\n" in self._report:
-            line, self._report = self._report.split(b"\n", 1)
-            self._take(json.loads(line))
-
-    def _take(self, report: Mapping[str, int]) -> None:
-        if "child-pid" in report and self._first is None:
-            with contextlib.suppress(ProcessLookupError):  # over already
-                self._first = os.pidfd_open(report["child-pid"])
-                self._first_pid = report["child-pid"]
-        if "exit-code" in report:
-            self.exit_code = report["exit-code"]
 
 
 def read_stream(descriptor: int, take: Callable[[bytes], bool]) -> None:

@@ -21,7 +21,7 @@ from broadway_grader.errors import SetupError
 from broadway_grader.runtimes import bubblewrap
 from broadway_grader.runtimes.output import BoundedOutput
 from broadway_grader.runtimes.port import Place, Settings
-from broadway_grader.runtimes.process import BwrapProcess, adopt_orphans, read_stream
+from broadway_grader.runtimes.process import BwrapProcess, Report, adopt_orphans, read_stream
 
 log = logging.getLogger(__name__)
 
@@ -93,24 +93,21 @@ class SandboxRuntime:
             raise bubblewrap.UnusableStage("no entry_point: without images there is no default command either")
         outputs = (BoundedOutput(self._limits.log_bytes), BoundedOutput(self._limits.log_bytes))
         started_at = datetime.now(UTC)
-        process = self._start(stage, stage.entry_point, directory)
-        loop = asyncio.get_running_loop()
-        copies = [
-            loop.run_in_executor(self._readers, read_stream, stream, output.add)
-            for stream, output in zip(process.streams, outputs, strict=False)
-        ]
-        in_time = False
-        try:
-            in_time = await process.ended(stage.timeout)
-        finally:
-            await asyncio.shield(self._finish(process, copies))
+        with contextlib.ExitStack() as reports:
+            stage_report = reports.enter_context(contextlib.closing(Report()))
+            # Of a root grader's two bwraps each has a report: of the outer one's tree, and of the inner one's stage.
+            tree_report = reports.enter_context(contextlib.closing(Report())) if self._as_root else stage_report
+            process = self._start(stage, stage.entry_point, directory, tree_report, stage_report)
+            in_time = await self._follow(process, stage, outputs)
+            stage_report.read()
         stdout, stderr = (output.result() for output in outputs)
-        reason, message = self._judge(stage, process, stderr, in_time=in_time)
+        exit_code = stage_report.exit_code
+        reason, message = self._judge(stage, process, exit_code, stderr, in_time=in_time)
         return StageResult(
             started_at=started_at,
             finished_at=datetime.now(UTC),
             runtime=self.name,
-            exit_code=process.exit_code if in_time else None,
+            exit_code=exit_code if in_time else None,
             reason=reason,
             message=message,
             stdout=stdout,
@@ -121,6 +118,18 @@ class SandboxRuntime:
             image_ignored=True,
         )
 
+    async def _follow(self, process: BwrapProcess, stage: Stage, outputs: Sequence[BoundedOutput]) -> bool:
+        """See the stage to its end, by itself or by force; whether it came within the stage's timeout."""
+        loop = asyncio.get_running_loop()
+        copies = [
+            loop.run_in_executor(self._readers, read_stream, stream, output.add)
+            for stream, output in zip(process.streams, outputs, strict=False)
+        ]
+        try:
+            return await process.ended(stage.timeout)
+        finally:
+            await asyncio.shield(self._finish(process, copies))
+
     @staticmethod
     async def _finish(process: BwrapProcess, copies: Sequence[asyncio.Future[None]]) -> None:
         await process.kill()
@@ -128,11 +137,16 @@ class SandboxRuntime:
         await asyncio.gather(*copies)
         process.close()
 
-    def _start(self, stage: Stage, entry_point: Sequence[str], directory: Path) -> BwrapProcess:
+    def _start(
+        self, stage: Stage, entry_point: Sequence[str], directory: Path, tree: Report, report: Report
+    ) -> BwrapProcess:
         assert self._program is not None, "open() comes first"  # noqa: S101 - a mistake of ours, not of a stage
         memory, pids = stage.memory or self._limits.memory, stage.pids or self._limits.pids
         inner = bubblewrap.limited(stage, entry_point, memory=memory, pids=pids)
         with contextlib.ExitStack() as handed_over:
+            descriptors = [each.writing for each in {tree, report}]
+            for each in {tree, report}:
+                handed_over.callback(each.handed_over)
 
             def content(data: bytes) -> int:
                 file = handed_over.enter_context(os.fdopen(os.memfd_create("broadway"), "wb"))
@@ -142,32 +156,28 @@ class SandboxRuntime:
                 descriptors.append(file.fileno())
                 return file.fileno()
 
-            descriptors: list[int] = []
-            status, reported = os.pipe()
-            handed_over.callback(os.close, reported)
-            descriptors.append(reported)
-            try:
-                words = bubblewrap.options(stage, directory, reported, content, as_root=self._as_root)
-                command = bubblewrap.command(self._program, directory, content(words), inner, as_root=self._as_root)
-                return BwrapProcess(command, descriptors, status, keep_output=stage.logs)
-            except BaseException:
-                os.close(status)
-                raise
+            words = content(bubblewrap.options(stage, directory, report.writing, content, as_root=self._as_root))
+            command = (
+                bubblewrap.command_of_root(self._program, directory, tree.writing, words, inner)
+                if self._as_root
+                else bubblewrap.command(self._program, words, inner)
+            )
+            return BwrapProcess(command, descriptors, tree, keep_output=stage.logs)
 
     def _judge(
-        self, stage: Stage, process: BwrapProcess, stderr: Output, *, in_time: bool
+        self, stage: Stage, process: BwrapProcess, exit_code: int | None, stderr: Output, *, in_time: bool
     ) -> tuple[Reason | None, str | None]:
         memory = stage.memory or self._limits.memory
         if not in_time:
             return Reason.TIMEOUT, f"it ran longer than {stage.timeout:g} s"
-        if process.exit_code is None:
+        if exit_code is None:
             problem = stderr.text.strip().rpartition("\n")[2]
             return Reason.RUNTIME_ERROR, f"no sandbox could be made: {problem or 'bwrap does not say why'}"
-        if process.exit_code == 0:
+        if exit_code == 0:
             return None, None
         if process.memory_peak is not None and process.memory_peak >= MEMORY_SHARE * memory:
             return Reason.OUT_OF_MEMORY, f"it wanted more than {memory} bytes of memory"
-        return Reason.STAGE_FAILED, _EXIT_MESSAGES.get(process.exit_code)
+        return Reason.STAGE_FAILED, _EXIT_MESSAGES.get(exit_code)
 
     def _failure(self, stage: Stage, begun: datetime, reason: Reason, message: str) -> StageResult:
         return StageResult(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -26,9 +27,11 @@ def quiet_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    """A new embedded store."""
-    return f"sqlite:///{tmp_path / 'broadway.db'}"
+def sqlite_url() -> Iterator[str]:
+    """A new embedded store, in memory where there is such a file system: these tests are not about fsync."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="broadway-", dir=memory if memory.is_dir() else None) as directory:
+        yield f"sqlite:///{directory}/broadway.db"
 
 
 @pytest.fixture
@@ -38,17 +41,19 @@ async def api(sqlite_url: str) -> AsyncIterator[Api]:
         yield running
 
 
-@pytest.fixture(params=["sqlite", "mongo"])
-def any_store_url(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[str]:
-    """A new store of each kind."""
-    if request.param == "sqlite":
-        yield sqlite_url
-        return
-    server = request.getfixturevalue("mongo_standalone_url")
+@pytest.fixture
+def mongo_url(mongo_standalone_url: str) -> Iterator[str]:
+    """A new database of a standalone mongod."""
     name = f"api_{uuid.uuid4().hex}"
-    yield services.with_database(server, name)
-    with pymongo.MongoClient[dict[str, object]](server) as client:
+    yield services.with_database(mongo_standalone_url, name)
+    with pymongo.MongoClient[dict[str, object]](mongo_standalone_url) as client:
         client.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite_url", "mongo_url"])
+def any_store_url(request: pytest.FixtureRequest) -> str:
+    """A new store of each kind."""
+    return str(request.getfixturevalue(request.param))
 
 
 @pytest.fixture

@@ -182,18 +182,19 @@ async def test_of_two_sweepers_one_takes_each_job_back(store: Store, peer: Store
 
 
 async def test_either_the_heartbeat_or_the_expiry_wins(store: Store, peer: Store) -> None:
-    await started(store, 30)
-    worker_id = await worker(store)
-    jobs = await claimed(store, worker_id, 30)
-    claims = [claim_on(job) for job in jobs]
+    for _ in range(5):
+        run = await started(store, 20)
+        worker_id = await worker(store)
+        jobs = await claimed(store, worker_id, 20)
+        claims = [claim_on(job) for job in jobs]
 
-    said_lost, lost = await asyncio.gather(
-        store.heartbeat(worker_id, claims, LEASE_OVER, LEASE), peer.expire_leases(LEASE_OVER, LEASE)
-    )
+        said_lost, lost = await asyncio.gather(
+            store.heartbeat(worker_id, claims, LEASE_OVER, LEASE), peer.expire_leases(LEASE_OVER, LEASE)
+        )
 
-    taken_back = {one.job_id for one in lost}
-    assert set(said_lost) <= taken_back
-    for job in jobs:
-        stored = await store.job(job.id)
-        assert stored.state is (JobState.QUEUED if job.id in taken_back else JobState.RUNNING)
-    assert set(await store.heartbeat(worker_id, claims, LEASE_OVER, LEASE)) == taken_back
+        taken_back = {one.job_id for one in lost}
+        assert set(said_lost) == taken_back
+        for job in jobs:
+            stored = await store.job(job.id)
+            assert stored.state is (JobState.QUEUED if job.id in taken_back else JobState.RUNNING)
+        await store.cancel_jobs(run.id, NOW)  # what was taken back is not for the next round

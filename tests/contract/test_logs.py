@@ -52,10 +52,10 @@ async def test_logs_come_in_the_order_of_the_stages(store: Store) -> None:
 
 
 async def test_a_large_log_is_kept_whole(store: Store, peer: Store) -> None:
-    """Over 16 MB, the most that a document of MongoDB holds, of text that a cut between two bytes would break."""
+    """Streams over 16 MB, the most that a document of MongoDB holds, of text that a cut between bytes would break."""
     job = await running(store)
     logs = [
-        StageLog(stage=0, stdout="a€" * (MEGABYTE + 1), stderr="é" * (3 * MEGABYTE)),
+        StageLog(stage=0, stdout="a€" * (5 * MEGABYTE + 1), stderr="é" * (3 * MEGABYTE)),
         StageLog(stage=1, stdout="", stderr="🎓" * (2 * MEGABYTE)),
     ]
 

@@ -11,7 +11,8 @@ import pymongo
 import pytest
 from pymongo import ReadPreference
 
-from broadway_api.domain import Job, JobState, JobType, Reason, RunState, StageLog
+from broadway_api import lifecycle
+from broadway_api.domain import FinishedJob, IdempotencyKey, Job, JobState, JobType, Reason, RunState, StageLog
 from broadway_api.errors import ClaimLost, StoreUnavailable
 from broadway_api.store import open_store
 from broadway_api.store.mongo import MongoStore
@@ -29,7 +30,7 @@ from tests.contract.scenarios import (
     failure,
     jobs_of,
     later,
-    running,
+    new_run,
     started,
     success,
     worker,
@@ -135,17 +136,19 @@ async def test_no_operation_reads_jobs_of_no_concern(backend: MongoBackend, stor
 
 
 async def test_a_refused_result_leaves_no_log_behind(backend: MongoBackend, store: Store, peer: Store) -> None:
-    job = await running(store)
+    await started(store, 40)
+    jobs = await claimed(store, await worker(store), 40)
     log = [StageLog(stage=0, stdout="x", stderr="")]
 
     outcomes = await asyncio.gather(
-        *(one.finish_job(claim_on(job), success(log), LEASE_OVER) for one in (store, peer)),
+        *(store.finish_job(claim_on(job), success(log), LEASE_OVER) for job in jobs),
         peer.expire_leases(LEASE_OVER, LEASE),
         return_exceptions=True,
     )
 
-    accepted = not any(isinstance(outcome, ClaimLost) for outcome in outcomes)
-    assert backend.database["logs"].count_documents({}) == (1 if accepted else 0)
+    accepted = [outcome.job.id for outcome in outcomes if isinstance(outcome, FinishedJob)]
+    assert sum(isinstance(outcome, ClaimLost) for outcome in outcomes) == 40 - len(accepted)
+    assert sorted(piece["job_id"] for piece in backend.database["logs"].find()) == sorted(accepted)
 
 
 async def test_a_log_takes_the_place_of_the_attempts_before(backend: MongoBackend, store: Store) -> None:
@@ -155,6 +158,36 @@ async def test_a_log_takes_the_place_of_the_attempts_before(backend: MongoBacken
         log = [StageLog(stage=0, stdout=text, stderr="")]
         await store.finish_job(claim_on(job), failure(Reason.RUNTIME_ERROR, log), NOW)
     assert [piece["stdout"] for piece in backend.database["logs"].find()] == [b"second"]
+
+
+async def test_a_run_that_lost_the_race_for_its_key_leaves_no_job_behind(
+    backend: MongoBackend, store: Store, peer: Store
+) -> None:
+    attempts = [new_run(3) for _ in range(8)]
+    key = IdempotencyKey(key="assignment-1", fingerprint="a")
+
+    ids = await asyncio.gather(
+        *((store, peer)[n % 2].create_run(run, jobs, idempotency=key) for n, (run, jobs) in enumerate(attempts))
+    )
+
+    assert [job["run_id"] for job in backend.database["jobs"].find()] == [ids[0]] * 3
+
+
+@pytest.mark.parametrize("same_worker", [True, False])
+async def test_what_was_read_before_another_attempt_began_is_not_written(
+    backend: MongoBackend, same_worker: bool
+) -> None:
+    """The instant between a result's check and its write, which no test from outside can hit at will."""
+    async with MongoStore(backend.url) as store:
+        await started(store)
+        worker_id = await worker(store)
+        (read,) = await claimed(store, worker_id)
+        await store.expire_leases(LEASE_OVER)
+        (now_running,) = await claimed(store, worker_id if same_worker else await worker(store))
+
+        assert not await store._end_attempt(read, lifecycle.after_result(read, success(), NOW))
+
+        assert await store.job(read.id) == now_running
 
 
 async def test_a_phase_that_many_open_at_once_takes_its_ranks_once(

@@ -141,7 +141,8 @@ async def test_a_failure_counts_in_its_own_phase_alone(store: Store, pre: bool) 
 async def test_a_cancelled_job_counts_as_failed(store: Store) -> None:
     run = await started(store, pre=True)
     await store.cancel_jobs(run.id, NOW)
-    assert (await store.run_progress(run.id)).failed
+    progress = await store.run_progress(run.id)
+    assert (progress.unopened, progress.unfinished, progress.failed) == (False, False, True)
 
 
 async def test_an_ended_run_shows_what_it_left(store: Store) -> None:

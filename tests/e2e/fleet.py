@@ -14,7 +14,7 @@ import httpx
 
 from scripts.processes import Process, free_port, start
 from scripts.start_run_script import ENDED, Api, Status
-from tests.e2e.leftovers import containers_of, processes_of, remove_containers_of
+from tests.e2e.leftovers import containers_of, kill_processes_of, processes_of, remove_containers_of
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "e2e-cluster-token-of-nobody"
@@ -119,12 +119,13 @@ class Fleet:
         """Kill every process and whatever containers they left; for the end of a test that failed half way."""
         for process in (*self.graders.values(), *([self.api] if self.api else [])):
             process.kill()
+        kill_processes_of(self.directory)
         remove_containers_of(self.directory)
 
     def leftovers(self) -> list[str]:
         """What this fleet left on this machine: containers, /job directories, processes."""
         directories = [str(path) for path in self.directory.glob("*/jobs/*")]
-        return [*containers_of(self.directory), *directories, *processes_of(self.directory)]
+        return [*containers_of(self.directory), *directories, *processes_of(self.directory).values()]
 
     def _start(self, program: str, *options: str, log: str = "") -> Process:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BROADWAY_")}

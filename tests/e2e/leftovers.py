@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from pathlib import Path
 
 import docker
@@ -30,14 +33,21 @@ def remove_containers_of(directory: Path) -> None:
         client.close()
 
 
-def processes_of(directory: Path) -> list[str]:
-    """The command lines of the processes on which `directory` stands."""
-    found = []
+def processes_of(directory: Path) -> dict[int, str]:
+    """The ids and command lines of the processes on whose command line `directory` stands."""
+    found = {}
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue  # it has ended since
         if str(directory) in line:
-            found.append(line)
+            found[int(file.parent.name)] = line
     return found
+
+
+def kill_processes_of(directory: Path) -> None:
+    """Kill them, in case what should have stopped them did not."""
+    for pid in processes_of(directory):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -17,7 +17,7 @@ import pytest
 from scripts.demo import EXPECTED, SAMPLE
 from scripts.processes import Process, start
 from tests.e2e.fleet import ROOT
-from tests.e2e.leftovers import containers_of, processes_of
+from tests.e2e.leftovers import containers_of, kill_processes_of, processes_of, remove_containers_of
 
 
 @contextmanager
@@ -30,6 +30,8 @@ def demo(directory: Path, runtime: str) -> Iterator[Process]:
         yield process
     finally:
         process.kill()
+        kill_processes_of(directory)
+        remove_containers_of(directory)
 
 
 def await_output(process: Process, pattern: str) -> None:

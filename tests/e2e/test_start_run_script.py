@@ -121,8 +121,9 @@ def test_waiting_survives_a_restart_of_the_api(fleet: Fleet, tmp_path: Path) -> 
         fleet.wait_for(lambda: "1 succeeded" in waiting.output(), "the first student", waiting)
         assert fleet.api is not None
         fleet.api.kill()
+        await_unanswered(fleet.url, b"GET /api/v1/grading_run/")  # the script has noticed
         fleet.start_api()
-        assert waiting.wait(60) == 0
+        assert waiting.wait(60) == 0, waiting.output()
     finally:
         waiting.kill()
     assert "finished: 3 succeeded" in waiting.output()
@@ -136,6 +137,16 @@ def test_a_lost_answer_creates_no_second_run(fleet: Fleet, config: Path) -> None
     (run,) = fleet.client.get("grading_run")["grading_runs"]
     assert run["grading_run_id"] == done.stdout.strip()
     assert run["state"] == "students"
+
+
+def await_unanswered(url: str, request: bytes) -> None:
+    """Listen in the API's place, hanging up on everybody, until somebody has sent such a request."""
+    heard = b""
+    with socket.create_server(("127.0.0.1", int(url.rpartition(":")[2]))) as listener:
+        while not heard.startswith(request):
+            client, _ = listener.accept()
+            with client:
+                heard = client.recv(65536)
 
 
 @contextmanager

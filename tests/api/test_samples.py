@@ -1,0 +1,137 @@
+"""The API takes and gives exactly the bodies of `tests/samples/`, which the other sides' tests read too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.api.serving import Api, sample
+
+#: Maps of the caller's own names: compared by value, not by shape.
+VALUES = {"student", "students", "env", "labels", "reasons", "counts", "state", "reason", "type", "attempt", "stage"}
+VALUES |= {"entry_point", "image", "timeout", "stdout", "stderr", "exit_code", "truncated", "message"}
+
+
+def assert_like(expected: Any, actual: Any, path: str = "$") -> None:
+    """The same names, types and lengths; ids and times may differ."""
+    name = path.rpartition(".")[2].partition("[")[0]
+    if name in VALUES:
+        assert actual == expected, path
+    elif isinstance(expected, dict):
+        assert isinstance(actual, dict), path
+        assert list(actual) == list(expected), path
+        for key, value in expected.items():
+            assert_like(value, actual[key], f"{path}.{key}")
+    elif isinstance(expected, list):
+        assert isinstance(actual, list), path
+        assert len(actual) == len(expected), path
+        for index, (one, other) in enumerate(zip(expected, actual, strict=True)):
+            assert_like(one, other, f"{path}[{index}]")
+    else:
+        assert type(actual) is type(expected), f"{path}: {actual!r}, not {expected!r}"
+
+
+class Scene:
+    """The story that the samples tell, on a real API."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self.worker = ""
+        self.run_id = ""
+
+    async def ask(self, method: str, path: str, body: Any = None, *, worker: bool = False, **named: Any) -> Any:
+        answer = await self.api.call(method, path, body, worker=self.worker if worker else None, **named)
+        return answer.json()
+
+    async def begin(self) -> None:
+        answer = await self.ask("POST", "worker_register", sample("register_request"))
+        assert_like(sample("register_answer"), answer)
+        self.worker = answer["data"]["worker_id"]
+        answer = await self.ask("POST", "grading_run", sample("run_config"))
+        assert_like(sample("create_run_answer"), answer)
+        self.run_id = answer["data"]["grading_run_id"]
+
+    async def claim(self, expected: str, **params: Any) -> Any:
+        answer = await self.ask("GET", "grading_job", worker=True, params=params or None)
+        wanted = sample(expected)
+        jobs = answer["data"].get("jobs", [answer["data"]])
+        for job, like in zip(jobs, wanted["data"].get("jobs", [wanted["data"]]), strict=True):
+            for stage in like["stages"]:  # the ids in the environment are this run's
+                stage["env"] |= {"GRADING_RUN_ID": self.run_id, "GRADING_JOB_ID": job["job_id"]}
+        assert_like(wanted, answer)
+        return answer["data"]
+
+    async def report(self, job: dict[str, Any], body: str, answer: str, **changes: Any) -> None:
+        got = await self.ask("POST", f"grading_job/{job['job_id']}", sample(body) | changes, worker=True)
+        assert_like(sample(answer), got)
+
+
+async def test_the_story_of_the_samples(api: Api) -> None:
+    scene = Scene(api)
+    await scene.begin()
+    answer = await api.call("GET", "grading_job", worker=scene.worker)
+    assert answer.status_code == 498
+    assert answer.json() == sample("queue_empty_answer")
+    assert_like(sample("start_run_answer"), await scene.ask("POST", f"grading_run/{scene.run_id}"))
+    await scene.report(await scene.claim("claim_answer_pre_processing"), "result_request", "result_answer")
+
+    first, second = (await scene.claim("claim_answer_slots", slots=2))["jobs"]
+    beat = sample("heartbeat_request")
+    beat["running"][0]["job_id"], beat["running"][1] = first["job_id"], {"job_id": second["job_id"], "attempt": 9}
+    assert_like(sample("heartbeat_answer"), await scene.ask("POST", "heartbeat", beat, worker=True))
+    await scene.report(second, "result_request_infrastructure", "result_answer_infrastructure")
+    await scene.report(first, "result_request", "result_answer")
+    assert_like(sample("job_log_answer"), await scene.ask("GET", f"grading_job/{first['job_id']}/log"))
+
+    again = (await scene.ask("GET", "grading_job", worker=True))["data"]
+    assert (again["job_id"], again["attempt"]) == (second["job_id"], 2)
+    failed = sample("result_answer") | {"data": {"job_id": "", "state": "failed"}}
+    got = await scene.ask(
+        "POST", f"grading_job/{second['job_id']}", sample("result_request_failed") | {"attempt": 2}, worker=True
+    )
+    assert_like(failed, got)
+    shown = await scene.ask("GET", f"grading_job/{second['job_id']}")
+    assert_like(sample("job_answer"), shown)
+    assert shown["data"]["attempts"][0]["reason"] == "image_unavailable"
+
+    status = await scene.ask("GET", f"grading_run/{scene.run_id}")
+    assert_like(sample("run_status_answer"), status)
+    pages = sample("run_status_jobs_answer")
+    pages["data"]["jobs"][2]["attempt"] = 2
+    assert_like(pages, await scene.ask("GET", f"grading_run/{scene.run_id}", params={"jobs": "all", "limit": 3}))
+    assert_like(sample("run_list_answer"), await scene.ask("GET", "grading_run"))
+
+
+async def test_a_student_job_alone(api: Api) -> None:
+    scene = Scene(api)
+    await scene.begin()
+    await scene.ask("POST", f"grading_run/{scene.run_id}")
+    await scene.report(await scene.claim("claim_answer_pre_processing"), "result_request", "result_answer")
+    job = await scene.claim("claim_answer")
+    listed = (await scene.ask("GET", "workers"))["data"]["workers"]
+    assert_like(sample("workers_answer")["data"]["workers"], listed)
+    assert_like(sample("deregister_answer"), await scene.ask("DELETE", f"worker/{scene.worker}"))
+    assert listed[0]["running"] == [job["job_id"]]
+
+
+async def test_a_wrapped_result_of_a_classic_grader(api: Api) -> None:
+    scene = Scene(api)
+    await scene.begin()
+    run_id = await api.start()
+    job = await api.claim(scene.worker)
+    got = await scene.ask("POST", f"grading_job/{job['job_id']}", sample("result_request_wrapped"), worker=True)
+    assert got["data"]["state"] == "failed"
+    assert (await api.run(run_id))["reasons"] == {"stage_failed": 1}
+    log = await api.data("GET", f"grading_job/{job['job_id']}/log")
+    assert log["stages"] == [{"stage": 0, "stdout": "1 test failed\n", "stderr": ""}]
+
+
+async def test_health(api: Api) -> None:
+    assert_like(sample("healthz_answer"), (await api.http.get("/healthz")).json())
+
+
+async def test_faults_of_bodies(api: Api) -> None:
+    config = sample("run_config")
+    config["student_pipeline"][0]["image"] = 7
+    assert (await api.call("POST", "grading_run", config)).json() == sample("fault_answer")
+    not_json = b'{\n"students": ,\n}'
+    assert (await api.call("POST", "grading_run", not_json)).json() == sample("not_json_answer")

@@ -1,0 +1,265 @@
+"""The grader's side of the wire: what it sends, and what it makes of every kind of answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from broadway_grader.client import ApiClient
+from broadway_grader.domain import Job, JobResult, Output, Reason, Stage, StageResult
+from broadway_grader.errors import (
+    ApiError,
+    ClaimLost,
+    CutOff,
+    Refused,
+    RetryableError,
+    ServerBusy,
+    SetupError,
+    TooLarge,
+    Unauthorized,
+    UnknownWorker,
+    Unreachable,
+    UnusableAnswer,
+)
+from tests.grader.fake_api import CUT, EMPTY, WORKER_ID, FakeApi, Reply, fail, success
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+JOB_ID = "697dd0a80a1b2c3d4e5f6011"
+TOKEN = "a-cluster-token"
+
+
+def sample(name: str) -> Any:
+    return json.loads((SAMPLES / f"{name}.json").read_text())
+
+
+def result(stdout: str = "out") -> JobResult:
+    moment = datetime(2026, 1, 31, 9, 30, 0, 123456, tzinfo=UTC)
+    stage = StageResult(
+        started_at=moment, finished_at=moment, runtime="docker", exit_code=0, stdout=Output(text=stdout)
+    )
+    return JobResult(job_id=JOB_ID, attempt=2, stages=[stage])
+
+
+@pytest_asyncio.fixture
+async def api() -> AsyncIterator[FakeApi]:
+    async with FakeApi.running() as api:
+        yield api
+
+
+@pytest_asyncio.fixture
+async def client(api: FakeApi) -> AsyncIterator[ApiClient]:
+    async with ApiClient(api.url, TOKEN, answer_timeout=5) as client:
+        yield client
+
+
+async def register(client: ApiClient) -> Any:
+    return await client.register(hostname="grader-1", slots=2, runtime="docker", version="1.0.0")
+
+
+async def claim(client: ApiClient) -> Any:
+    return await client.claim(WORKER_ID, slots=2, holding=["b", "a"], wait=7)
+
+
+async def test_registering(client: ApiClient, api: FakeApi) -> None:
+    api.say("register", Reply(body=sample("register_answer")))
+    registration = await register(client)
+    assert (registration.worker_id, registration.heartbeat) == (WORKER_ID, 10.0)
+    sent = sample("register_request")
+    del sent["labels"]
+    assert api.calls[0].body == sent
+    assert api.calls[0].headers["authorization"] == f"Bearer {TOKEN}"
+
+
+async def test_the_token_is_in_a_header_and_nowhere_else(client: ApiClient, api: FakeApi) -> None:
+    await register(client)
+    await claim(client)
+    assert all(TOKEN not in repr((call.path, call.query, call.body)) for call in api.calls)
+
+
+async def test_a_heartbeat(client: ApiClient, api: FakeApi) -> None:
+    api.say("heartbeat", Reply(body=sample("heartbeat_answer")))
+    request = sample("heartbeat_request")
+    running = {job["job_id"]: job["attempt"] for job in request["running"]}
+    assert await client.heartbeat(WORKER_ID, running) == frozenset(sample("heartbeat_answer")["data"]["lost"])
+    assert api.calls[0].body == request
+    assert api.calls[0].headers["worker-id"] == WORKER_ID
+
+
+async def test_a_heartbeat_of_an_idle_worker_says_that_nothing_runs(client: ApiClient, api: FakeApi) -> None:
+    """An empty body would renew the lease of a job whose answer got lost."""
+    await client.heartbeat(WORKER_ID, {})
+    assert api.calls[0].body == {"running": []}
+
+
+async def test_a_claim(client: ApiClient, api: FakeApi) -> None:
+    api.say("claim", Reply(body=sample("claim_answer_slots")))
+    claims = await claim(client)
+    assert [(job.job_id, job.attempt, len(job.stages)) for job in claims.jobs] == [
+        ("697dd0a80a1b2c3d4e5f6011", 1, 2),
+        ("697dd0a80a1b2c3d4e5f6012", 1, 2),
+    ]
+    assert claims.jobs[0].stages[1].memory == 512 * 1024**2
+    assert claims.jobs[0].stages[1].timeout == 12.5
+    assert api.calls[0].query == {"slots": "2", "holding": "a,b"}
+    assert api.calls[0].headers["prefer"] == "wait=7"
+
+
+async def test_a_claim_answered_with_a_single_job(client: ApiClient, api: FakeApi) -> None:
+    api.say("claim", Reply(body=sample("claim_answer_pre_processing")))
+    (job,) = (await claim(client)).jobs
+    assert isinstance(job, Job)
+    assert job.students == sample("claim_answer_pre_processing")["data"]["students"]
+
+
+async def test_an_empty_queue(client: ApiClient, api: FakeApi) -> None:
+    api.say("claim", EMPTY, Reply(status=498, body=sample("queue_empty_answer")), success(jobs=[]))
+    for _ in range(3):
+        claims = await claim(client)
+        assert (list(claims.jobs), list(claims.unusable)) == ([], [])
+
+
+async def test_an_unusable_job_does_not_hide_the_good_ones(client: ApiClient, api: FakeApi) -> None:
+    good = {"job_id": "1" * 24, "attempt": 1, "stages": [{"image": "i"}]}
+    api.say("claim", success(jobs=[good, {"job_id": "2" * 24, "attempt": 3, "stages": []}, 7, {"stages": []}]))
+    claims = await claim(client)
+    assert [job.job_id for job in claims.jobs] == ["1" * 24]
+    assert [(bad.job_id, bad.attempt) for bad in claims.unusable] == [("2" * 24, 3)]
+
+
+async def test_a_result(client: ApiClient, api: FakeApi) -> None:
+    api.say("report", Reply(body=sample("result_answer")))
+    assert await client.report(WORKER_ID, result()) == sample("result_answer")["data"]["state"]
+    assert api.calls[0].path == f"grading_job/{JOB_ID}"
+    assert api.calls[0].body == {
+        "success": True,
+        "attempt": 2,
+        "reason": None,
+        "info": [
+            {
+                "exit_code": 0,
+                "reason": None,
+                "started_at": "2026-01-31T09:30:00.123Z",
+                "finished_at": "2026-01-31T09:30:00.123Z",
+                "stdout": "out",
+                "stderr": "",
+                "truncated": {"stdout": False, "stderr": False},
+                "runtime": "docker",
+            }
+        ],
+    }
+
+
+def test_the_info_of_a_stage_is_that_of_the_sample() -> None:
+    info = sample("result_request_failed")["info"][1]
+    stage = StageResult(
+        started_at=datetime.fromisoformat(info["started_at"]),
+        finished_at=datetime.fromisoformat(info["finished_at"]),
+        runtime="docker",
+        reason=Reason.TIMEOUT,
+        message=info["message"],
+        stdout=Output(text=info["stdout"], truncated=True),
+        memory_peak_bytes=info["memory_peak_bytes"],
+        cpu_seconds=info["cpu_seconds"],
+        image=info["image"],
+        image_digest=info["image_digest"],
+    )
+    del info["image_ignored"]  # said only where it is true
+    assert json.loads(json.dumps(stage.to_wire())) == info
+
+
+async def test_text_of_every_kind_arrives(client: ApiClient, api: FakeApi) -> None:
+    text = "\0é✓\N{REPLACEMENT CHARACTER}\u2028\x1b[0m😀"
+    await client.report(WORKER_ID, result(text))
+    assert api.calls[0].body["info"][0]["stdout"] == text
+
+
+async def test_deregistering(client: ApiClient, api: FakeApi) -> None:
+    api.say("deregister", Reply(body=sample("deregister_answer")))
+    assert await client.deregister(WORKER_ID) == sample("deregister_answer")["data"]["handed_back"]
+    assert api.calls[0].path == f"worker/{WORKER_ID}"
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (fail(401), UnknownWorker),
+        (fail(409), ClaimLost),
+        (fail(413), TooLarge),
+        (fail(400), Refused),
+        (fail(404), Refused),
+        (fail(408), ServerBusy),
+        (fail(429), ServerBusy),
+        (fail(500), ServerBusy),
+        (Reply(status=502, text="<html>a proxy</html>"), ServerBusy),
+        (fail(503), ServerBusy),
+        (CUT, CutOff),
+        (Reply(text="<html>a captive portal</html>"), UnusableAnswer),
+        (Reply(text='{"status": "succ'), UnusableAnswer),
+        (Reply(text="[1, 2]"), UnusableAnswer),
+        (Reply(body={"status": "success", "data": None}), UnusableAnswer),
+        (Reply(status=302, headers={"Location": "/login"}), UnusableAnswer),
+    ],
+)
+async def test_each_failure_has_its_type(client: ApiClient, api: FakeApi, reply: Reply, error: type[ApiError]) -> None:
+    api.say("report", reply)
+    with pytest.raises(error) as caught:
+        await client.report(WORKER_ID, result())
+    assert type(caught.value) is error
+    assert TOKEN not in str(caught.value)
+
+
+async def test_a_refused_token(client: ApiClient, api: FakeApi) -> None:
+    api.say("register", fail(401))
+    with pytest.raises(Unauthorized):
+        await register(client)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"worker_id": WORKER_ID}, {"heartbeat": 1}, {"worker_id": 7, "heartbeat": 1}]
+    + [{"worker_id": WORKER_ID, "heartbeat": heartbeat} for heartbeat in (0, -1, "soon", True, None)],
+)
+async def test_an_odd_registration_is_tried_again(client: ApiClient, api: FakeApi, data: dict[str, Any]) -> None:
+    api.say("register", success(**data))
+    with pytest.raises(UnusableAnswer):
+        await register(client)
+
+
+async def test_nobody_there(client: ApiClient, api: FakeApi) -> None:
+    await api.stop()
+    with pytest.raises(Unreachable) as caught:
+        await register(client)
+    assert not isinstance(caught.value, CutOff)
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("1e9", 60), ("-3", 0), ("Wed, 21 Oct 2026", 0)])
+async def test_retry_after(client: ApiClient, api: FakeApi, header: str, seconds: float) -> None:
+    api.say("register", fail(503, Retry_After=header))
+    with pytest.raises(RetryableError) as caught:
+        await register(client)
+    assert caught.value.retry_after == seconds
+
+
+def test_a_ca_certificate_that_cannot_be_read_is_a_set_up_fault(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").touch()
+    for path in (tmp_path / "missing.pem", tmp_path / "empty.pem"):
+        with pytest.raises(SetupError, match="CA certificate"):
+            ApiClient("https://localhost", TOKEN, ca_certificate=path)
+
+
+def test_halving_shortens_and_says_so() -> None:
+    halved = result("abcdef").with_halved_logs()
+    assert halved.stages[0].stdout == Output(text="abc", truncated=True)
+    assert halved.stages[0].stderr == Output()
+    assert not result("a").with_halved_logs().has_logs()
+
+
+def test_a_stage_has_the_defaults_of_the_specification() -> None:
+    stage = Stage(image="i")
+    assert (stage.timeout, stage.enable_networking, stage.logs, stage.privileged) == (30.0, False, True, False)

@@ -1,0 +1,271 @@
+"""What only the docker runtime promises."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import docker
+import docker.errors
+import pytest
+import pytest_asyncio
+
+from broadway_grader.domain import Reason, Stage
+from broadway_grader.runtimes import images
+from broadway_grader.runtimes.attach import Frames
+from broadway_grader.runtimes.docker import INSTANCE_LABEL, DockerRuntime
+from broadway_grader.runtimes.images import Images, ImageUnavailable
+from broadway_grader.runtimes.port import Place, Settings
+from tests.grader.conftest import containers
+from tests.grader.stages import IMAGE, sh, until
+
+#: Nothing listens there, so that pulling fails at once.
+NO_REGISTRY = "127.0.0.1:1"
+
+
+@pytest_asyncio.fixture
+async def runtime(settings: Settings, engine: Any) -> AsyncIterator[DockerRuntime]:
+    runtime = DockerRuntime(settings)
+    await runtime.open()
+    try:
+        yield runtime
+    finally:
+        await runtime.close()
+    assert containers(engine, settings.instance) == []
+
+
+@contextlib.asynccontextmanager
+async def inspected(runtime: DockerRuntime, stage: Stage, place: Place, engine: Any) -> AsyncIterator[dict[str, Any]]:
+    """What the engine says of the container of a stage that makes /job/started and then takes its time."""
+    running = asyncio.create_task(runtime.run_stage(stage, place))
+    await until((place.directory / "started").exists, "the stage to start")
+    try:
+        yield engine.api.inspect_container(containers(engine, runtime._instance)[0])
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def test_a_container_is_confined_unless_told_otherwise(
+    runtime: DockerRuntime, settings: Settings, place: Place, engine: Any
+) -> None:
+    async with inspected(runtime, sh("touch /job/started; sleep 60"), place, engine) as container:
+        host, limits = container["HostConfig"], settings.limits
+        assert host["CapDrop"] == ["ALL"]
+        assert host["SecurityOpt"] == ["no-new-privileges"]
+        assert host["Privileged"] is False
+        assert host["NetworkMode"] == "none"
+        assert host["Memory"] == host["MemorySwap"] == limits.memory
+        assert host["NanoCpus"] == limits.cpus * 10**9
+        assert host["PidsLimit"] == limits.pids
+        assert host["Init"] is True
+        assert host["LogConfig"]["Type"] == "none", "the engine keeps no file of the output"
+        assert {limit["Name"]: limit["Hard"] for limit in host["Ulimits"]} == {"nofile": 4096, "core": 0}
+        assert container["Config"]["Tty"] is False
+        assert [mount["Destination"] for mount in container["Mounts"]] == ["/job"]
+
+
+async def test_a_container_tells_whose_it_is(
+    runtime: DockerRuntime, settings: Settings, place: Place, engine: Any
+) -> None:
+    async with inspected(runtime, sh("touch /job/started; sleep 60"), place, engine) as container:
+        assert container["Config"]["Labels"] == {
+            INSTANCE_LABEL: settings.instance,
+            "broadway.job-id": place.job_id,
+            "broadway.attempt": "2",
+            "broadway.stage": "1",
+        }
+
+
+async def test_a_stage_may_ask_for_other_limits(runtime: DockerRuntime, place: Place, engine: Any) -> None:
+    """Looked at without being started: where the engine itself is confined it may start nothing privileged."""
+    container = runtime._create(sh("true", memory=96 * 1024**2, cpus=0.5, pids=9, privileged=True), place)
+    host = engine.api.inspect_container(container)["HostConfig"]
+    engine.api.remove_container(container)
+    assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (96 * 1024**2, 500_000_000, 9)
+    assert host["Privileged"] is True
+
+
+async def test_the_result_names_what_ran(runtime: DockerRuntime, place: Place, engine: Any) -> None:
+    result = await runtime.run_stage(sh("true"), place)
+    assert result.image_digest == engine.images.get(IMAGE).id
+    assert not result.image_ignored
+
+
+async def test_without_an_entry_point_the_images_own_command_runs(runtime: DockerRuntime, place: Place) -> None:
+    assert (await runtime.run_stage(Stage(image=IMAGE), place)).reason is None
+
+
+@pytest.fixture
+def image_with_entry_point(engine: Any) -> Iterator[str]:
+    name = "broadway-test-entry-point:latest"
+    container = engine.api.create_container(IMAGE, command=["true"])
+    changes = ['ENTRYPOINT ["echo", "the image\'s"]', 'CMD ["command"]', "VOLUME /data", "ENV OF_IMAGE=yes"]
+    engine.api.commit(container, repository=name.split(":", maxsplit=1)[0], tag="latest", changes=changes)
+    engine.api.remove_container(container)
+    yield name
+    engine.api.remove_image(name, force=True)
+
+
+async def test_an_entry_point_replaces_the_images_entry_point_and_command(
+    runtime: DockerRuntime, place: Place, image_with_entry_point: str, engine: Any
+) -> None:
+    volumes = len(engine.volumes.list())
+    own = await runtime.run_stage(Stage(image=image_with_entry_point), place)
+    ours = await runtime.run_stage(
+        Stage(image=image_with_entry_point, entry_point=["sh", "-c", "echo $OF_IMAGE"]), place
+    )
+    assert (own.stdout.text, ours.stdout.text) == ("the image's command\n", "yes\n")
+    assert len(engine.volumes.list()) == volumes, "the volumes that the image asks for are removed"
+
+
+async def test_what_the_engine_refuses_outright_is_the_courses_fault(runtime: DockerRuntime, place: Place) -> None:
+    result = await runtime.run_stage(sh("true", memory=4096), place)
+    assert (result.exit_code, result.reason) == (None, Reason.STAGE_FAILED)
+    assert result.message
+
+
+async def test_a_missing_image_is_named_with_the_machine(runtime: DockerRuntime, place: Place) -> None:
+    image = f"{NO_REGISTRY}/no/such:image"
+    result = await runtime.run_stage(Stage(image=image, entry_point=["true"]), place)
+    assert (result.exit_code, result.reason) == (None, Reason.IMAGE_UNAVAILABLE)
+    assert image in str(result.message)
+    assert socket.gethostname() in str(result.message)
+
+
+async def test_a_name_that_no_image_can_have_is_named(runtime: DockerRuntime, place: Place) -> None:
+    result = await runtime.run_stage(Stage(image="No Such Image!", entry_point=["true"]), place)
+    assert result.reason is Reason.IMAGE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(("policy", "available"), [("missing", True), ("never", True), ("always", False)])
+async def test_the_policy_decides_when_to_pull(
+    settings: Settings, place: Place, engine: Any, policy: str, available: bool
+) -> None:
+    name = f"{NO_REGISTRY}/broadway-local:latest"
+    engine.images.get(IMAGE).tag(name)
+    runtime = DockerRuntime(dataclasses.replace(settings, image_pull_policy=policy))
+    await runtime.open()
+    try:
+        result = await runtime.run_stage(Stage(image=name, entry_point=["true"]), place)
+    finally:
+        await runtime.close()
+        engine.api.remove_image(name)
+    assert (result.reason is None) is available, result.message
+
+
+class Registry:
+    """An engine whose one image takes its time to be pulled."""
+
+    def __init__(self) -> None:
+        self.pulls = 0
+        self.here = False
+
+    def inspect_image(self, name: str) -> dict[str, Any]:
+        if not self.here:
+            raise docker.errors.ImageNotFound("No such image")
+        return {"Id": "sha256:1", "RepoDigests": ["broadway@sha256:2"]}
+
+    def pull(self, name: str, *, stream: bool, decode: bool) -> Iterator[dict[str, str]]:
+        self.pulls += 1
+        yield {"status": "Pulling"}
+        self.here = True
+
+
+async def _in_thread(function: Any, *arguments: Any) -> Any:
+    return await asyncio.to_thread(function, *arguments)
+
+
+async def test_an_image_is_pulled_once_for_all_who_wait() -> None:
+    registry = Registry()
+    shelf = Images(registry, "missing", _in_thread)
+    digests = await asyncio.gather(*(shelf.ensure("broadway") for _ in range(5)))
+    assert (set(digests), registry.pulls) == ({"broadway@sha256:2"}, 1)
+
+
+async def test_a_pull_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "PULL_TIMEOUT", 0.01)
+
+    async def never(function: Any, *arguments: Any) -> Any:
+        return await _in_thread(function, *arguments) if function.__name__ == "_find" else await asyncio.Event().wait()
+
+    with pytest.raises(ImageUnavailable, match="took more than"):
+        await Images(Registry(), "missing", never).ensure("broadway")
+
+
+async def test_pulling_does_not_count_against_the_timeout(
+    runtime: DockerRuntime, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow(shelf: Images, image: str) -> str:
+        await asyncio.sleep(0.8)
+        return "sha256:1"
+
+    monkeypatch.setattr(Images, "ensure", slow)
+    result = await runtime.run_stage(sh("true", timeout=0.7), place)
+    assert result.reason is None
+
+
+async def test_containers_of_an_earlier_life_are_removed_and_no_others(
+    runtime: DockerRuntime, settings: Settings, engine: Any
+) -> None:
+    def left(instance: str) -> str:
+        container = engine.api.create_container(IMAGE, command=["sleep", "600"], labels={INSTANCE_LABEL: instance})
+        engine.api.start(container)
+        return str(container["Id"])
+
+    ours, others = left(settings.instance), left("another-grader")
+    try:
+        await runtime.remove_leftovers()
+        assert containers(engine, settings.instance) == []
+        assert containers(engine, "another-grader") == [others]
+    finally:
+        for container in (ours, others):
+            with contextlib.suppress(docker.errors.NotFound):
+                engine.api.remove_container(container, force=True)
+
+
+async def test_a_container_removed_by_somebody_else_is_no_success(
+    runtime: DockerRuntime, place: Place, engine: Any, settings: Settings
+) -> None:
+    running = asyncio.create_task(runtime.run_stage(sh("touch /job/started; sleep 60"), place))
+    await until((place.directory / "started").exists, "the stage to start")
+    engine.api.remove_container(containers(engine, settings.instance)[0], force=True)
+    assert (await running).reason in (Reason.RUNTIME_ERROR, Reason.STAGE_FAILED)
+
+
+async def test_a_failing_engine_is_not_blamed_on_the_stage(
+    runtime: DockerRuntime, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **named: object) -> None:
+        raise docker.errors.APIError("no space left on device")
+
+    monkeypatch.setattr(runtime._api, "start", fail)
+    result = await runtime.run_stage(sh("true"), place)
+    assert result.reason is Reason.RUNTIME_ERROR
+    assert "no space left" in str(result.message)
+
+
+async def test_a_container_that_could_not_be_removed_is_removed_later(
+    runtime: DockerRuntime, settings: Settings, place: Place, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **named: object) -> None:
+        raise docker.errors.APIError("device or resource busy")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(runtime._api, "remove_container", fail)
+        assert (await runtime.run_stage(sh("true"), place)).reason is None
+    assert len(containers(engine, settings.instance)) == 1
+    await runtime.run_stage(sh("true"), place)
+    assert containers(engine, settings.instance) == []
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_frames_may_be_cut_anywhere(cut: int) -> None:
+    stream = b"".join(b"\1\0\0\0" + len(text).to_bytes(4, "big") + text for text in (b"hello ", b"", b"w", b"orld"))
+    frames = Frames()
+    chunks = [stream[start : start + cut] for start in range(0, len(stream), cut)]
+    assert b"".join(payload for chunk in chunks for payload in frames.feed(chunk)) == b"hello world"

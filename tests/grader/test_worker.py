@@ -1,0 +1,447 @@
+"""The worker against a scripted API: answers that are lost, late, odd or absent, and both kinds of stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from broadway_grader.client import ApiClient
+from broadway_grader.domain import Job, JobResult, Output, Reason, StageResult, failed_result
+from broadway_grader.errors import RetryableError, Unauthorized, Unreachable
+from broadway_grader.registration import Membership, WorkerDetails
+from broadway_grader.retry import Backoff, retry
+from broadway_grader.worker import Worker
+from tests.grader.fake_api import CUT, FakeApi, Reply, fail, success
+from tests.grader.stages import until
+
+FIRST, SECOND = f"{1:024d}", f"{2:024d}"  # the worker ids that the fake API gives, in this order
+QUICK = Backoff(first=0.01, longest=0.05)
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
+
+
+class Runner:
+    """Runs a job until it is told to end it."""
+
+    def __init__(self) -> None:
+        self.running: dict[tuple[str, int], asyncio.Event] = {}
+        self.killed: list[tuple[str, int]] = []
+        self.output = ""
+
+    async def run(self, job: Job) -> JobResult:
+        ended = self.running[job.job_id, job.attempt] = asyncio.Event()
+        try:
+            await ended.wait()
+        except asyncio.CancelledError:
+            self.killed.append((job.job_id, job.attempt))
+            raise
+        finally:
+            del self.running[job.job_id, job.attempt]
+        stage = StageResult(
+            started_at=NOW, finished_at=NOW, runtime="docker", exit_code=0, stdout=Output(text=self.output)
+        )
+        return JobResult(job_id=job.job_id, attempt=job.attempt, stages=[stage])
+
+    def failure(self, job_id: str, attempt: int, message: str) -> JobResult:
+        return failed_result(job_id, attempt, reason=Reason.RUNTIME_ERROR, message=message, runtime="docker", now=NOW)
+
+    def end(self, number: int, attempt: int = 1) -> None:
+        self.running[job_id(number), attempt].set()
+
+
+class Grader:
+    """A worker of two slots, run as a task."""
+
+    def __init__(self, client: ApiClient, backoff: Backoff = QUICK) -> None:
+        details = WorkerDetails(hostname="here", slots=2, runtime="docker", version="1")
+        self.runner = Runner()
+        self.worker = Worker(
+            client,
+            Membership(client, details, backoff),
+            self.runner,  # type: ignore[arg-type]  # the part of a JobRunner that a worker uses
+            slots=2,
+            poll_wait=1,
+            backoff=backoff,
+        )
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        self.task = asyncio.create_task(self.worker.run())
+        return self.task
+
+
+def job_id(number: int) -> str:
+    return f"{number:024x}"
+
+
+def jobs(*numbers: int, attempt: int = 1) -> Reply:
+    return success(
+        jobs=[{"job_id": job_id(number), "attempt": attempt, "stages": [{"image": "i"}]} for number in numbers]
+    )
+
+
+@pytest_asyncio.fixture
+async def api() -> AsyncIterator[FakeApi]:
+    async with FakeApi.running() as api:
+        yield api
+
+
+@pytest_asyncio.fixture
+async def grader(api: FakeApi) -> AsyncIterator[Grader]:
+    async with ApiClient(api.url, "token", answer_timeout=5) as client:
+        grader = Grader(client)
+        yield grader
+        grader.worker.stop_now()
+        if grader.task is not None:
+            with contextlib.suppress(Unauthorized):
+                await asyncio.wait_for(grader.task, 20)
+
+
+async def running(grader: Grader, *numbers: int) -> None:
+    wanted = {job_id(number) for number in numbers}
+    await until(lambda: {job for job, _ in grader.runner.running} == wanted, f"jobs {numbers} to run")
+
+
+async def test_a_job_is_claimed_run_and_reported(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1))
+    grader.start()
+    await running(grader, 1)
+    grader.runner.end(1)
+    await until(lambda: api.of("report"), "the report")
+    report = api.of("report")[0]
+    assert report.path == f"grading_job/{job_id(1)}"
+    assert report.headers["worker-id"] == report.headers["worker_id"] == FIRST
+    assert (report.body["success"], report.body["attempt"]) == (True, 1)
+
+
+async def test_as_many_jobs_are_asked_for_as_slots_are_free(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1), jobs(2))
+    grader.start()
+    await running(grader, 1, 2)
+    assert [call.query["slots"] for call in api.of("claim")] == ["2", "1"]
+    assert [call.query["holding"] for call in api.of("claim")] == ["", job_id(1)]
+    asked = len(api.of("claim"))
+    await until(lambda: len(api.of("heartbeat")) > 2, "time to pass")
+    assert len(api.of("claim")) == asked, "a full worker asks for nothing"
+    grader.runner.end(1)
+    await until(lambda: len(api.of("claim")) > asked, "it to ask again")
+
+
+async def test_an_empty_queue_is_not_asked_without_end(grader: Grader, api: FakeApi) -> None:
+    grader.start()
+    await until(lambda: len(api.of("heartbeat")) >= 6, "half a second of heartbeats")
+    assert 1 <= len(api.of("claim")) <= 3
+
+
+async def test_heartbeats_name_what_runs(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1, attempt=3))
+    grader.start()
+    await running(grader, 1)
+    named = {"running": [{"job_id": job_id(1), "attempt": 3}]}
+    await until(lambda: api.of("heartbeat") and api.of("heartbeat")[-1].body == named, "a heartbeat that names it")
+
+
+async def test_heartbeats_go_on_whatever_the_api_answers(grader: Grader, api: FakeApi) -> None:
+    api.say("heartbeat", CUT, fail(500), Reply(text="nonsense"), fail(400), success(lost="odd"), success(lost=[7]))
+    grader.start()
+    await until(lambda: len(api.of("heartbeat")) >= 8, "heartbeats")
+
+
+async def test_a_lost_job_is_stopped_and_not_reported(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1, 2))
+    grader.start()
+    await running(grader, 1, 2)
+    api.say("heartbeat", success(lost=[job_id(1), "f" * 24]))
+    await running(grader, 2)
+    assert grader.runner.killed == [(job_id(1), 1)]
+    grader.runner.end(2)
+    await until(lambda: api.of("report"), "the other's report")
+    assert [call.path for call in api.of("report")] == [f"grading_job/{job_id(2)}"]
+
+
+async def test_a_job_that_comes_back_with_a_new_attempt_replaces_the_old(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1))
+    grader.start()
+    await running(grader, 1)
+    api.say("claim", jobs(1, attempt=2))
+    await until(lambda: list(grader.runner.running) == [(job_id(1), 2)], "the new attempt to run alone")
+    assert grader.runner.killed == [(job_id(1), 1)]
+    grader.runner.end(1, attempt=2)
+    await until(lambda: api.of("report"), "the report")
+    assert [call.body["attempt"] for call in api.of("report")] == [2]
+
+
+async def test_a_job_handed_out_twice_runs_once(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1), jobs(1))
+    grader.start()
+    await running(grader, 1)
+    await until(lambda: len(api.of("claim")) >= 3, "the second claim to be taken in")
+    grader.runner.end(1)
+    await until(lambda: api.of("report"), "the report")
+    assert len(api.of("report")) == 1
+
+
+@pytest.mark.parametrize("kind", ["claim", "heartbeat", "report"])
+async def test_an_unknown_worker_registers_again_and_goes_on(grader: Grader, api: FakeApi, kind: str) -> None:
+    api.say("claim", jobs(1))
+    grader.start()
+    await running(grader, 1)
+    api.say(kind, fail(401, "register again"))
+    if kind == "report":
+        grader.runner.end(1)
+    await until(lambda: api.registrations == 2, "it to register again")
+    if kind != "report":
+        assert list(grader.runner.running) == [(job_id(1), 1)], "what runs goes on"
+    api.say("claim", jobs(2))
+    await until(lambda: (job_id(2), 1) in grader.runner.running, "the next job")
+    assert api.registrations == 2
+
+
+async def test_several_calls_that_notice_at_once_register_once(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1))
+    grader.start()
+    await running(grader, 1)
+    api.say("claim", fail(401))
+    api.say("heartbeat", fail(401), fail(401))
+    await until(lambda: not api.script["claim"] and len(api.script["heartbeat"]) < 2, "the refusals")
+    await until(lambda: api.of("heartbeat")[-1].headers["worker_id"] != FIRST, "heartbeats under the new id")
+    assert api.registrations <= 3, "the second refused heartbeat may have been one of the new id"
+    assert len({call.headers["worker_id"] for call in api.of("heartbeat")}) == api.registrations
+
+
+async def test_a_result_is_posted_under_the_id_that_claimed_the_job(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1))
+    grader.start()
+    await running(grader, 1)
+    api.say("claim", fail(401))
+    await until(lambda: api.registrations == 2, "it to register again")
+    await until(lambda: api.of("heartbeat")[-1].headers["worker_id"] == SECOND, "a heartbeat under the new id")
+    assert api.of("heartbeat")[-1].body == {"running": []}, "the old id's job is not the new one's"
+    api.say("report", fail(401))
+    grader.runner.end(1)
+    await until(lambda: api.of("report"), "the report")
+    assert api.of("report")[0].headers["worker_id"] == FIRST
+    api.say("claim", jobs(2))
+    await until(lambda: (job_id(2), 1) in grader.runner.running, "the slot to be free again")
+    assert len(api.of("report")) == 1, "a result of an unknown worker is dropped"
+
+
+async def test_a_job_handed_out_again_under_the_new_id_is_reported_under_it(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1), fail(401), jobs(1))
+    grader.start()
+    await until(lambda: not api.script["claim"] and api.registrations == 2, "the second claim")
+    await until(lambda: SECOND in {call.headers["worker_id"] for call in api.of("claim")}, "a claim under the new id")
+    await until(lambda: api.of("heartbeat") and api.of("heartbeat")[-1].body["running"], "the job to be the new id's")
+    grader.runner.end(1)
+    await until(lambda: api.of("report"), "the report")
+    assert api.of("report")[0].headers["worker_id"] == SECOND
+    assert grader.runner.killed == []
+
+
+@pytest.mark.parametrize("fault", [CUT, fail(500), fail(503), fail(429), Reply(text="{"), Reply(status=302)])
+@pytest.mark.parametrize("kind", ["register", "claim", "report"])
+async def test_passing_faults_are_retried_until_they_have_passed(
+    grader: Grader, api: FakeApi, kind: str, fault: Reply
+) -> None:
+    api.say(kind, fault, fault)
+    api.say("claim", jobs(1))
+    grader.start()
+    await running(grader, 1)
+    grader.runner.end(1)
+    await until(lambda: len(api.of("report")) == (3 if kind == "report" else 1), "the report to get through")
+    bodies = [call.body for call in api.of("report")]
+    assert all(body == bodies[0] for body in bodies), "the same result each time"
+
+
+async def test_an_api_that_is_away_costs_no_result(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1, 2))
+    grader.start()
+    await running(grader, 1, 2)
+    await api.stop()
+    grader.runner.end(1)
+    await until(lambda: len(grader.runner.running) == 1, "the job to end")
+    await asyncio.sleep(0.3)  # some vain tries of everything
+    assert list(grader.runner.running) == [(job_id(2), 1)], "what runs goes on"
+    api.start()
+    await until(lambda: api.of("report"), "the report")
+    assert api.of("report")[0].path.endswith(job_id(1))
+
+
+async def test_an_api_that_is_not_there_yet_is_waited_for(grader: Grader, api: FakeApi) -> None:
+    await api.stop()
+    grader.start()
+    await asyncio.sleep(0.2)
+    api.start()
+    await until(lambda: api.of("claim"), "the first claim")
+
+
+@pytest.mark.parametrize("status", [400, 404, 409])
+async def test_a_result_that_is_refused_is_dropped(grader: Grader, api: FakeApi, status: int) -> None:
+    api.say("claim", jobs(1))
+    api.say("report", fail(status))
+    grader.start()
+    await running(grader, 1)
+    grader.runner.end(1)
+    await until(lambda: api.of("report"), "the report")
+    api.say("claim", jobs(2, 3))
+    await running(grader, 2, 3)
+    assert len(api.of("report")) == 1
+
+
+async def test_a_result_that_is_too_large_gets_through_with_less_of_its_logs(grader: Grader, api: FakeApi) -> None:
+    grader.runner.output = "x" * 1000
+    api.say("claim", jobs(1))
+    api.say("report", fail(413), fail(413))
+    grader.start()
+    await running(grader, 1)
+    grader.runner.end(1)
+    await until(lambda: len(api.of("report")) == 3, "the third report")
+    sent = [call.body["info"][0] for call in api.of("report")]
+    assert [len(info["stdout"]) for info in sent] == [1000, 500, 250]
+    assert [info["truncated"]["stdout"] for info in sent] == [False, True, True]
+
+
+async def test_a_connection_that_always_breaks_on_a_result_is_taken_for_too_large(grader: Grader, api: FakeApi) -> None:
+    grader.runner.output = "x" * 1000
+    api.say("claim", jobs(1))
+    api.say("report", CUT, CUT, CUT)
+    grader.start()
+    await running(grader, 1)
+    grader.runner.end(1)
+    await until(lambda: len(api.of("report")) == 4, "the fourth report")
+    assert len(api.of("report")[3].body["info"][0]["stdout"]) == 500
+
+
+async def test_a_result_too_large_even_without_logs_does_not_block_its_slot(grader: Grader, api: FakeApi) -> None:
+    grader.runner.output = "xyz"
+    api.say("claim", jobs(1))
+    api.say("report", *[fail(413)] * 10)
+    grader.start()
+    await running(grader, 1)
+    grader.runner.end(1)
+    await until(lambda: len(api.of("report")) >= 3, "the reports")
+    api.say("claim", jobs(2, 3))
+    await running(grader, 2, 3)
+    assert len(api.of("report")) == 3, "3, 1 and 0 characters"
+
+
+async def test_a_job_that_cannot_be_run_is_reported_with_its_fault(grader: Grader, api: FakeApi) -> None:
+    bad = {"job_id": job_id(1), "attempt": 4, "stages": [{"image": "i", "entry_point": "not a list"}]}
+    api.say("claim", success(jobs=[bad]))
+    grader.start()
+    await until(lambda: api.of("report"), "the report")
+    body: dict[str, Any] = api.of("report")[0].body
+    assert (body["success"], body["reason"], body["attempt"]) == (False, "runtime_error", 4)
+    assert "stages[0].entry_point" in body["info"][0]["message"]
+
+
+async def test_the_first_stop_lets_jobs_finish(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1))
+    task = grader.start()
+    await running(grader, 1)
+    grader.worker.stop()
+    grader.worker.stop()
+    beats = len(api.of("heartbeat"))
+    await until(lambda: len(api.of("heartbeat")) > beats + 2, "heartbeats to go on")
+    asked = len(api.of("claim"))
+    assert not task.done()
+    grader.runner.end(1)
+    await asyncio.wait_for(task, 10)
+    assert len(api.of("claim")) == asked, "no new job"
+    assert [call.method for call in api.calls[-2:]] == ["POST", "DELETE"], "reported, then deregistered"
+    assert api.calls[-1].path == f"worker/{FIRST}"
+
+
+async def test_the_second_stop_kills_and_hands_back(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1, 2))
+    task = grader.start()
+    await running(grader, 1, 2)
+    grader.worker.stop()
+    grader.worker.stop_now()
+    grader.worker.stop_now()
+    await asyncio.wait_for(task, 10)
+    assert sorted(grader.runner.killed) == [(job_id(1), 1), (job_id(2), 1)]
+    assert api.of("report") == []
+    assert len(api.of("deregister")) == 1
+
+
+async def test_a_forced_stop_ends_a_report_that_does_not_get_through(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1))
+    api.say("report", *[fail(503)] * 10_000)
+    task = grader.start()
+    await running(grader, 1)
+    grader.runner.end(1)
+    await until(lambda: len(api.of("report")) > 2, "vain reports")
+    grader.worker.stop()
+    grader.worker.stop_now()
+    await asyncio.wait_for(task, 10)
+    assert len(api.of("deregister")) == 1
+
+
+@pytest.mark.parametrize("stop", ["stop", "stop_now"])
+async def test_a_stop_before_the_start_ends_it_at_once(grader: Grader, api: FakeApi, stop: str) -> None:
+    getattr(grader.worker, stop)()
+    await asyncio.wait_for(grader.start(), 5)
+    assert api.of("claim") == []
+
+
+async def test_a_stop_while_the_api_is_away_at_the_start(grader: Grader, api: FakeApi) -> None:
+    await api.stop()
+    task = grader.start()
+    await asyncio.sleep(0.1)
+    grader.worker.stop()
+    await asyncio.wait_for(task, 5)
+
+
+async def test_a_stop_while_the_api_is_away_ends_in_time(grader: Grader, api: FakeApi) -> None:
+    task = grader.start()
+    await until(lambda: api.of("claim"), "it to be under way")
+    await api.stop()
+    grader.worker.stop()
+    await asyncio.wait_for(task, 15)
+
+
+async def test_a_wrong_token_ends_it_at_once(grader: Grader, api: FakeApi) -> None:
+    api.say("register", fail(401))
+    with pytest.raises(Unauthorized):
+        await asyncio.wait_for(grader.start(), 5)
+
+
+async def test_a_token_refused_later_is_waited_out(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1))
+    grader.start()
+    await running(grader, 1)
+    api.say("register", fail(401), fail(401))
+    api.say("claim", fail(401))
+    await until(lambda: api.registrations == 2, "it to register again")
+    assert grader.runner.killed == []
+
+
+def test_the_back_off_doubles_up_to_its_longest_with_full_jitter() -> None:
+    backoff = Backoff(first=0.5, longest=30, chance=lambda: 1.0)
+    assert [backoff.delay(failures) for failures in (1, 2, 3, 6, 7, 8, 10_000)] == [0.5, 1, 2, 16, 30, 30, 30]
+    assert Backoff(chance=lambda: 0.0).delay(5) == 0
+    assert Backoff(first=1, chance=lambda: 0.5).delay(1, at_least=7) == 7.5
+
+
+async def test_retrying_ends_after_the_attempts_it_was_given() -> None:
+    waited: list[float] = []
+    tries = 0
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    async def fail_always() -> None:
+        nonlocal tries
+        tries += 1
+        raise Unreachable("away")
+
+    backoff = Backoff(attempts=3, sleep=sleep, chance=lambda: 1.0)
+    with pytest.raises(RetryableError):
+        await retry(fail_always, what="a call", backoff=backoff)
+    assert (tries, waited) == (3, [0.5, 1.0])

@@ -1,0 +1,221 @@
+"""The work directory and the /job directories in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from broadway_grader.domain import Job, Reason, Stage, StageResult
+from broadway_grader.errors import SetupError
+from broadway_grader.removal import remove_tree
+from broadway_grader.runner import JobRunner, utc_now
+from broadway_grader.runtimes.port import Place
+from broadway_grader.workspace import WorkDirectory, Workspace
+
+JOB_ID = "697dd0a80a1b2c3d4e5f6011"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[WorkDirectory]:
+    with WorkDirectory(tmp_path / "work") as directory:
+        yield directory
+
+
+async def test_a_job_directory_is_open_below_one_that_is_not(directory: WorkDirectory) -> None:
+    async with directory.workspace(JOB_ID) as workspace:
+        assert stat.S_IMODE(workspace.path.stat().st_mode) == 0o777
+        assert stat.S_IMODE(workspace.path.parent.stat().st_mode) == 0o700
+        assert workspace.path.is_absolute()
+    assert list(directory.jobs.iterdir()) == []
+
+
+async def test_the_same_job_twice_has_two_directories(directory: WorkDirectory) -> None:
+    async with directory.workspace(JOB_ID) as one, directory.workspace(JOB_ID) as two:
+        assert one.path != two.path
+
+
+async def test_a_directory_is_removed_also_when_its_job_is_cancelled(directory: WorkDirectory) -> None:
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        async with directory.workspace(JOB_ID) as workspace:
+            (workspace.path / "file").touch()
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    assert list(directory.jobs.iterdir()) == []
+
+
+def test_two_graders_cannot_share_a_directory(directory: WorkDirectory) -> None:
+    with pytest.raises(SetupError, match="another grader uses"), WorkDirectory(directory.path):
+        pass
+
+
+def test_a_directory_that_was_given_back_can_be_used_again(tmp_path: Path) -> None:
+    with WorkDirectory(tmp_path) as first:
+        instance = first.instance
+    with WorkDirectory(tmp_path) as second:
+        assert second.instance == instance, "by which containers of the earlier life are known"
+
+
+def test_a_directory_that_cannot_be_made_is_a_set_up_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SetupError, match="cannot use the work directory"), WorkDirectory(tmp_path / "file" / "work"):
+        pass
+
+
+def test_leftovers_are_removed(directory: WorkDirectory) -> None:
+    left = directory.jobs / f"{JOB_ID}-left"
+    (left / "deep").mkdir(parents=True)
+    (left / "deep" / "file").touch()
+    directory.remove_leftovers()
+    assert list(directory.jobs.iterdir()) == []
+
+
+def test_inputs_can_be_read_by_everybody(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        Workspace(tmp_path).write_input("roster.json", b"[]")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "roster.json").stat().st_mode) == 0o644
+
+
+def test_inputs_follow_no_link_and_replace_nothing(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "roster.json").symlink_to(outside)
+    with pytest.raises(FileExistsError):
+        Workspace(job).write_input("roster.json", b"[]")
+    assert not outside.exists()
+    (tmp_path / "link").symlink_to(job)
+    with pytest.raises(OSError, match="directory"):
+        Workspace(tmp_path / "link").write_input("other.json", b"[]")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc/x"])
+def test_inputs_have_plain_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="plain file name"):
+        Workspace(tmp_path).write_input(name, b"")
+
+
+def test_removing_what_is_not_there_is_fine(tmp_path: Path) -> None:
+    remove_tree(tmp_path / "missing")
+    remove_tree(tmp_path / "missing" / "deeper")
+
+
+def test_a_tree_deeper_than_any_path_is_removed_with_few_descriptors(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    at = os.open(top, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d" * 100, dir_fd=at)
+        below = os.open("d" * 100, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    remove_tree(top)
+    assert not top.exists()
+
+
+def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    top = tmp_path / "top"
+    (top / "below").mkdir(parents=True)
+    for link in (top / "link", top / "below" / "link", top / "moved-1"):
+        link.symlink_to(kept)
+    remove_tree(top)
+    assert (kept / "file").exists()
+    top.symlink_to(kept)
+    with pytest.raises(OSError, match="directory"):
+        remove_tree(top)
+    assert (kept / "file").exists()
+
+
+class ScriptedRuntime:
+    """A runtime whose stages end as their images say: ok, fail or crash; keeps what it saw in /job."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, list[str]]] = []
+        self.roster: object = None
+
+    async def run_stage(self, stage: Stage, place: Place) -> StageResult:
+        self._look(place)
+        if stage.image == "crash":
+            raise RuntimeError("out of the blue")
+        reason = Reason.TIMEOUT if stage.image == "fail" else None
+        return StageResult(started_at=utc_now(), finished_at=utc_now(), runtime=self.name, reason=reason)
+
+    def _look(self, place: Place) -> None:
+        names = sorted(path.name for path in place.directory.iterdir())
+        self.seen.append((place.stage, names))
+        if "roster.json" in names:
+            self.roster = json.loads((place.directory / "roster.json").read_bytes())
+        (place.directory / f"of-stage-{place.stage}").touch()
+
+    async def open(self) -> str:
+        return self.name
+
+    async def remove_leftovers(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+def job(*images: str, students: list[object] | None = None) -> Job:
+    return Job(job_id=JOB_ID, attempt=3, stages=[Stage(image=image) for image in images], students=students)
+
+
+async def test_stages_run_in_order_in_one_directory(directory: WorkDirectory) -> None:
+    runtime = ScriptedRuntime()
+    result = await JobRunner(runtime, directory).run(job("ok", "ok"))
+    assert (result.reason, result.attempt, len(result.stages)) == (None, 3, 2)
+    assert runtime.seen == [(0, []), (1, ["of-stage-0"])]
+    assert list(directory.jobs.iterdir()) == []
+
+
+async def test_the_first_failing_stage_is_the_last_to_run(directory: WorkDirectory) -> None:
+    result = await JobRunner(ScriptedRuntime(), directory).run(job("ok", "fail", "ok"))
+    assert [stage.reason for stage in result.stages] == [None, Reason.TIMEOUT]
+    assert result.to_wire()["success"] is False
+    assert result.to_wire()["reason"] == "timeout"
+
+
+async def test_the_roster_is_there_before_the_first_stage(directory: WorkDirectory) -> None:
+    runtime = ScriptedRuntime()
+    students: list[object] = [{"NET_ID": "ada1", "N": 3, "LATE": True}, {"NET_ID": "é\ud800"}]
+    await JobRunner(runtime, directory).run(job("ok", students=students))
+    assert runtime.seen == [(0, ["roster.json"])]
+    assert runtime.roster == students
+
+
+async def test_an_empty_roster_is_a_roster(directory: WorkDirectory) -> None:
+    runtime = ScriptedRuntime()
+    await JobRunner(runtime, directory).run(job("ok", students=[]))
+    assert runtime.roster == []
+
+
+async def test_a_fault_of_the_grader_fails_the_job_and_says_so(
+    directory: WorkDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    moment = datetime.fromisoformat("2026-01-31T09:30:00Z")
+    result = await JobRunner(ScriptedRuntime(), directory, now=lambda: moment).run(job("crash"))
+    assert result.reason is Reason.RUNTIME_ERROR
+    assert "out of the blue" in str(result.stages[0].message)
+    assert result.stages[0].started_at == moment
+    assert "Traceback" in caplog.text
+    assert list(directory.jobs.iterdir()) == []
