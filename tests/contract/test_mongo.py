@@ -182,7 +182,7 @@ async def test_what_was_read_before_another_attempt_began_is_not_written(
         await started(store)
         worker_id = await worker(store)
         (read,) = await claimed(store, worker_id)
-        await store.expire_leases(LEASE_OVER)
+        await store.expire_leases(LEASE_OVER, LEASE)
         (now_running,) = await claimed(store, worker_id if same_worker else await worker(store))
 
         assert not await store._end_attempt(read, lifecycle.after_result(read, success(), NOW))
