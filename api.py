@@ -19,8 +19,13 @@ from broadway_api.errors import StoreError
 from broadway_api.policy import Policy
 from broadway_api.server import serve
 from broadway_api.store import open_store
+<<<<<<< HEAD
 from config import QUEUE_EMPTY_CODE, ApiConfig
 from logs import start_logging
+=======
+from config import QUEUE_EMPTY_CODE, ApiConfig, check_token
+from logs import Logging, start_logging
+>>>>>>> main
 
 logger = logging.getLogger("broadway_api")
 
@@ -34,11 +39,19 @@ def main() -> int:
     config = ApiConfig.load(sys.argv[1:])
     try:
         token = cluster_token(config)
-        with start_logging(config.log_level, config.log_path, "api"):
+        with logging_of(config):
             return asyncio.run(run(config, token))
     except (SetupFault, StoreError) as fault:
         print(f"api.py: {fault}", file=sys.stderr)
         return 2
+
+
+def logging_of(config: ApiConfig) -> Logging:
+    """Logging as the options say."""
+    try:
+        return start_logging(config.log_level, config.log_path, "api")
+    except OSError as error:
+        raise SetupFault(f"logs cannot be written to {config.log_path}: {error.strerror}") from error
 
 
 async def run(config: ApiConfig, token: str) -> int:
@@ -87,10 +100,7 @@ def cluster_token(config: ApiConfig) -> str:
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            kept = path.read_text().strip()
-            if not kept:
-                raise SetupFault(f"{path} is empty; remove it, or write a token into it") from None
-            return kept
+            return _kept_token(path)
         with os.fdopen(file, "w") as stream:
             stream.write(token + "\n")
     except OSError as error:
@@ -99,13 +109,28 @@ def cluster_token(config: ApiConfig) -> str:
     return token
 
 
+def _kept_token(path: Path) -> str:
+    kept = path.read_text(errors="replace").strip()
+    if not kept:
+        raise SetupFault(f"{path} is empty; remove it, or write a token into it")
+    try:
+        check_token(kept)
+    except ValueError as error:
+        raise SetupFault(f"{path}: {error}") from error
+    return kept
+
+
 def tls_context(config: ApiConfig) -> ssl.SSLContext | None:
     """TLS as the options say; None for plain HTTP."""
     if not config.ssl_certificate:
         return None
+
+    def passphrase() -> str:  # without this OpenSSL asks at the terminal, and a service waits for ever
+        raise SetupFault(f"--ssl-key {config.ssl_key} has a passphrase; give a key without one")
+
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(config.ssl_certificate, config.ssl_key)
+        context.load_cert_chain(config.ssl_certificate, config.ssl_key, passphrase)
     except (OSError, ssl.SSLError) as error:
         raise SetupFault(f"--ssl-certificate {config.ssl_certificate}, --ssl-key {config.ssl_key}: {error}") from error
     return context

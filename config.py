@@ -148,7 +148,7 @@ class ApiConfig(Options):
             "body_stall_seconds",
         ):
             _check_range(f"--{name.replace('_', '-')}", getattr(self, name), 1, 2**31)
-        _check_token(self.token)
+        check_token(self.token)
         _check_range("--lease-seconds", self.lease_seconds, 0, 2**31)
         if self.lease_seconds and self.lease_seconds <= self.heartbeat_interval:
             raise ValueError("--lease-seconds must be more than --heartbeat-interval, or every job would be lost")
@@ -197,7 +197,7 @@ class GraderConfig(Options):
     def check(self) -> None:
         if not self.token:
             raise ValueError(f"no cluster token: give it as the first argument or in {environment_name('token')}")
-        _check_token(self.token)
+        check_token(self.token)
         _check_range("--slots", self.slots, 0, 1024)
         _check_range("--max-log-bytes", self.max_log_bytes, 1024, 2**30)
         _check_range("--stage-pids", self.stage_pids, 1, 2**22)
@@ -260,7 +260,7 @@ def _check_range(name: str, value: int, least: int, most: int) -> None:
         raise ValueError(f"{name} must be between {least} and {most}, not {value}")
 
 
-def _check_token(token: str) -> None:
-    """Refuse, without showing it, what no header carries to the other side unchanged."""
+def check_token(token: str) -> None:
+    """Raise ValueError, without showing it, for what no header carries to the other side unchanged."""
     if not all("!" <= character <= "~" for character in token):
         raise ValueError("the cluster token must be visible ASCII characters, without spaces")

@@ -176,10 +176,12 @@ class StoreUrlInvalid(StoreError):
     """The store's URL names no store."""
 
     def __init__(self, url: str, problem: str) -> None:
-        scheme = url.partition(":")[0]  # not all of it: a URL may hold a password
+        # Not all of it: a URL may hold a password, and what has no scheme may be anything.
+        scheme = url.partition(":")[0] if ":" in url else ""
         self.scheme = scheme
         self.problem = problem
-        super().__init__(f"the store {scheme}:… cannot be opened: {problem}")
+        shown = f" {scheme}:…" if scheme else ""
+        super().__init__(f"the store{shown} cannot be opened: {problem}")
 
 
 class SchemaTooNew(StoreError):

@@ -15,8 +15,8 @@ from bson import ObjectId
 from broadway_api.domain import StageLog
 from broadway_api.store.mongo_engine import Collection, Document
 
-#: Of each of a piece's two streams, so a piece stays well below the limit and its sending below 50 ms.
-PIECE_BYTES = 2 * 1024 * 1024
+#: Of each of a piece's two streams: well below the limit, and sent in some 10 ms of the event loop.
+PIECE_BYTES = 1024 * 1024
 
 
 class MongoLogs:
