@@ -19,13 +19,8 @@ from broadway_api.errors import StoreError
 from broadway_api.policy import Policy
 from broadway_api.server import serve
 from broadway_api.store import open_store
-<<<<<<< HEAD
-from config import QUEUE_EMPTY_CODE, ApiConfig
-from logs import start_logging
-=======
 from config import QUEUE_EMPTY_CODE, ApiConfig, check_token
 from logs import Logging, start_logging
->>>>>>> main
 
 logger = logging.getLogger("broadway_api")
 
