@@ -26,7 +26,7 @@ e2e-large: .venv/dev.stamp services  ## a class of two hundred, which `make test
 check: .venv/dev.stamp  ## format, lint, strict types, layers
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
-	$(PY) -m mypy
+	$(PY) -m mypy .
 	$(PY) -m pytest -q tests/unit/test_layers.py
 
 services: .venv/dev.stamp  ## install and start what the tests need: Docker engine, images, mongod

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN_HANDLE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -72,7 +72,7 @@ def _unlink_files(directory: int) -> list[str]:
 
 @contextlib.contextmanager
 def _directory(path: Path) -> Iterator[int]:
-    handle = os.open(path, _OPEN_DIRECTORY & ~os.O_NOFOLLOW)
+    handle = os.open(path, _OPEN_DIRECTORY)
     try:
         yield handle
     finally:

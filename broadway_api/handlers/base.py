@@ -279,6 +279,7 @@ class WorkerHandler(ApiHandler):
 
     async def while_connected(self, work: Awaitable[Any]) -> Any:
         """Wait for `work`, but not longer than the client does: what nobody waits for must not take a job."""
+        self._stop_watching_body()  # a body is over when its method is called, also a chunked one that nobody reads
         self._work = asyncio.ensure_future(work)
         if self.client_has_gone:
             self._work.cancel()

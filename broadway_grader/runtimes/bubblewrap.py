@@ -125,7 +125,6 @@ def options(stage: Stage, directory: Path, status: int, content: Callable[[bytes
     words += _made_directory(stage.working_dir)
     # Else they would be memory without a limit.
     words += ["--remount-ro", "/dev", "--remount-ro", "/"]
-    words += ["--clearenv"]
     for name, value in ({"PATH": DEFAULT_PATH, "HOME": "/tmp"} | dict(stage.env)).items():  # noqa: S108
         words += ["--setenv", name, value]
     return b"".join(os.fsencode(word) + b"\0" for word in words)

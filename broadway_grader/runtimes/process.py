@@ -95,7 +95,7 @@ class BwrapProcess:
             stdout=output,
             stderr=output,
             bufsize=0,
-            env={},
+            env={},  # a stage's own comes with bwrap's options; nothing of ours may come with it
             cwd="/",
             pass_fds=pass_fds,
             start_new_session=True,

@@ -125,14 +125,29 @@ async def test_a_body_that_comes_slowly_but_comes_is_read(connection: Connection
     assert (await connection.answer()).status == 200
 
 
-async def test_work_that_takes_longer_than_a_stall_is_no_stall(strict: Api, connection: Connection) -> None:
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_work_that_takes_longer_than_a_stall_is_no_stall(
+    strict: Api, connection: Connection, chunked: bool
+) -> None:
     strict.store.gates["create_run"] = asyncio.Event()
     config = json.dumps(run_config()).encode()
-    await connection.head("POST", "/api/v1/grading_run", Content_Length=str(len(config)))
-    await connection.send(config)
+    if chunked:
+        await connection.head("POST", "/api/v1/grading_run", Transfer_Encoding="chunked")
+        await connection.chunk(config)
+        await connection.chunk(b"")
+    else:
+        await connection.head("POST", "/api/v1/grading_run", Content_Length=str(len(config)))
+        await connection.send(config)
     await strict.store.until_called("create_run")
     asyncio.get_running_loop().call_later(0.7, strict.store.gates["create_run"].set)
     assert (await connection.answer()).status == 200
+
+
+async def test_a_poll_with_an_empty_chunked_body_waits_as_long_as_any(strict: Api, connection: Connection) -> None:
+    worker = await strict.register()
+    await connection.head("GET", "/api/v1/grading_job", worker_id=worker, Prefer="wait=1", Transfer_Encoding="chunked")
+    await connection.chunk(b"")
+    assert (await connection.answer()).status == 498
 
 
 async def test_clients_that_vanish_within_a_body_leave_nothing(strict: Api) -> None:

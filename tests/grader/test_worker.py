@@ -175,6 +175,22 @@ async def test_a_lost_job_is_stopped_and_not_reported(grader: Grader, api: FakeA
     assert [call.path for call in api.of("report")] == [f"grading_job/{job_id(2)}"]
 
 
+async def test_a_job_that_is_being_reported_is_not_stopped(grader: Grader, api: FakeApi) -> None:
+    """A heartbeat may overtake the answer to the report, and then calls the finished job lost."""
+    api.say("claim", jobs(1))
+    api.say("report", *[fail(503)] * 1000)
+    grader.start()
+    await running(grader, 1)
+    grader.runner.end(1)
+    await until(lambda: api.of("report"), "the first try")
+    api.say("heartbeat", success(lost=[job_id(1)]))
+    beats = len(api.of("heartbeat"))
+    await until(lambda: len(api.of("heartbeat")) >= beats + 3, "the heartbeat to be answered")
+    api.script["report"].clear()
+    tries = len(api.of("report"))
+    await until(lambda: len(api.of("report")) > tries, "the report to go on")
+
+
 async def test_a_job_that_comes_back_with_a_new_attempt_replaces_the_old(grader: Grader, api: FakeApi) -> None:
     api.say("claim", jobs(1))
     grader.start()
