@@ -1,0 +1,72 @@
+"""What several parts of the MongoDB store need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from pymongo import ReturnDocument
+
+from broadway_api.domain import Job, JobState, LostJob, Worker
+from broadway_api.errors import UnknownWorker
+from broadway_api.store.mongo_bell import MongoBell
+from broadway_api.store.mongo_documents import outcome, worker_from_document
+from broadway_api.store.mongo_engine import Collection, Document, MongoEngine
+from broadway_api.store.mongo_logs import MongoLogs
+from broadway_api.store.mongo_ranks import MongoRanks
+
+#: A worker that nothing speaks against.
+BLAMELESS = {"strikes": 0, "quarantined_until": None}
+
+
+class MongoPart:
+    """What the parts of the store share."""
+
+    def __init__(self, engine: MongoEngine) -> None:
+        self._engine = engine
+        self._runs = engine.collection("runs")
+        self._jobs = engine.collection("jobs")
+        self._workers = engine.collection("workers")
+        self._logs = MongoLogs(engine.collection("logs"))
+        self._bell = MongoBell(engine.collection("meta"))
+        self._ranks = MongoRanks(self._jobs, engine.collection("courses"), engine.collection("meta"))
+
+    async def _see(self, worker_id: str, now: datetime) -> Worker:
+        """Note that the worker was heard of; a clock that was set back does not make it look silent."""
+        seen = await self._workers.find_one_and_update(
+            {"_id": worker_id}, {"$max": {"last_seen": now}}, return_document=ReturnDocument.AFTER
+        )
+        if seen is None:
+            raise UnknownWorker(worker_id)
+        return worker_from_document(seen)
+
+    async def _end_attempt(
+        self, before: Job, after: Job, *, guard: Document | None = None, fields: Document | None = None
+    ) -> bool:
+        """Write what the end of an attempt makes of a job, if that attempt is still running; whether it was."""
+        changed = await self._jobs.update_one(
+            {
+                "_id": before.id,
+                "state": JobState.RUNNING,
+                "worker_id": before.worker_id,
+                "attempt": before.attempt,
+                **(guard or {}),
+            },
+            {"$set": {**outcome(after), **(fields or {})}},
+        )
+        return changed.matched_count == 1
+
+    async def _take_back(self, changes: Iterable[tuple[Job, Job, Document]]) -> list[LostJob]:
+        """Write jobs as they are after their workers lost them: before, after, and what else guards the change."""
+        lost = [
+            LostJob(job_id=after.id, run_id=after.run_id, worker_id=before.worker_id or "", state=after.state)
+            for before, after, guard in changes
+            if await self._end_attempt(before, after, guard=guard)
+        ]
+        if lost:
+            await self._bell.ring()
+        return lost
+
+
+async def exists(collection: Collection, wanted: Document, *, hint: str | None = None) -> bool:
+    return await collection.find_one(wanted, {"_id": True}, hint=hint) is not None

@@ -1,0 +1,211 @@
+"""Runs in the MongoDB store. See `port.py` for what each method promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from broadway_api import lifecycle
+from broadway_api.domain import IdempotencyKey, Job, JobState, JobType, Reason, Run, RunProgress, RunState, RunSummary
+from broadway_api.errors import IdempotencyMismatch, RunAlreadyStarted, RunNotFound
+from broadway_api.store import records
+from broadway_api.store.mongo_documents import (
+    BY_STATE,
+    UNFINISHED,
+    job_from_document,
+    job_to_document,
+    run_from_document,
+    run_to_document,
+)
+from broadway_api.store.mongo_engine import Collection, Document, translate_errors
+from broadway_api.store.mongo_part import MongoPart, exists
+
+#: Jobs to encode or decode at a time: some 20 ms of the event loop.
+_BATCH = 500
+
+_DUPLICATE_KEY = 11000
+
+
+@translate_errors
+class MongoRuns(MongoPart):
+    """Runs: made, moved on, tried again, read, deleted."""
+
+    async def create_run(self, run: Run, jobs: Sequence[Job], *, idempotency: IdempotencyKey | None = None) -> str:
+        if idempotency and (earlier := await self._created_with(run.course, idempotency)):
+            return earlier
+        for start in range(0, len(jobs), _BATCH):
+            await _insert_missing(self._jobs, [job_to_document(job) for job in jobs[start : start + _BATCH]])
+        try:
+            await self._runs.insert_one(run_to_document(run, idempotency))
+        except DuplicateKeyError:  # this very call is a repeated one, or another one with this key was faster
+            if not await exists(self._runs, {"_id": run.id}):
+                await self._jobs.delete_many({"run_id": run.id})
+            if idempotency and (earlier := await self._created_with(run.course, idempotency)):
+                return earlier
+        return run.id
+
+    async def start_run(self, run_id: str, first: RunState, now: datetime) -> None:
+        changed = await self._runs.update_one(
+            {"_id": run_id, "state": RunState.READY}, {"$set": {"state": first, "started_at": now, "unsettled": True}}
+        )
+        if not changed.matched_count:
+            raise RunAlreadyStarted(run_id, (await self.run(run_id)).state)
+
+    async def open_phase(self, run_id: str, job_type: JobType, now: datetime) -> int:
+        waiting = {"run_id": run_id, "type": job_type, "state": JobState.WAITING}
+        last = await self._jobs.find_one(waiting, {"seq": True}, sort=[("seq", -1)])
+        if last is None:
+            return 0
+        rank = await self._ranks.reserve((await self.run(run_id)).course, run_id, job_type, last["seq"])
+        opened = await self._jobs.update_many(
+            waiting, [{"$set": {"state": JobState.QUEUED, "queued_at": now, "rank": rank}}]
+        )
+        await self._bell.ring()
+        return opened.modified_count
+
+    async def advance_run(self, run_id: str, *, leaving: RunState, to: RunState, now: datetime) -> bool:
+        finished_at = now if to.ended else None
+        changed = await self._runs.update_one(
+            {"_id": run_id, "state": leaving}, {"$set": {"state": to, "finished_at": finished_at}}
+        )
+        return changed.matched_count == 1
+
+    async def reopen_run(self, run_id: str, *, leaving: RunState, to: RunState) -> bool:
+        changed = await self._runs.update_one(
+            {"_id": run_id, "state": leaving, "settled": True},
+            {"$set": {"state": to, "finished_at": None, "unsettled": True, "settled": False}},
+        )
+        return changed.matched_count == 1
+
+    async def cancel_jobs(self, run_id: str, now: datetime) -> int:
+        cancelled = {
+            "state": JobState.CANCELLED,
+            "ended": True,
+            "reason": Reason.CANCELLED,
+            "finished_at": now,
+            "lease_expires_at": None,
+        }
+        changed = await self._jobs.update_many({"run_id": run_id, "ended": False}, {"$set": cancelled})
+        return changed.modified_count
+
+    async def retry_jobs(self, run_id: str, job_ids: Sequence[str], attempts: int) -> int:
+        named = {"_id": {"$in": list(job_ids)}, "run_id": run_id}
+        again = {
+            "state": JobState.WAITING,
+            "ended": False,
+            "attempt_limit": {"$add": ["$attempt", attempts]},
+            "info": records.to_text([]),
+            **dict.fromkeys(("reason", "worker_id", "queued_at", "started_at", "finished_at")),
+        }
+        await self._jobs.update_many({**named, "ended": True}, [{"$set": again}])
+        return await self._jobs.count_documents({**named, "state": JobState.WAITING})
+
+    async def delete_runs(self, finished_before: datetime, limit: int) -> list[str]:
+        old = {"settled": True, "finished_at": {"$lt": finished_before}}
+        found = await self._runs.find(old, {"_id": True}).sort("finished_at").limit(limit).to_list()
+        for run in found:
+            async for job in self._jobs.find({"run_id": run["_id"]}, {"_id": True}):
+                await self._logs.discard_all(job["_id"])
+            await self._jobs.delete_many({"run_id": run["_id"]})
+            await self._runs.delete_one({"_id": run["_id"], **old})
+        return [run["_id"] for run in found]
+
+    async def settle_run(self, run_id: str) -> None:
+        ended = {"$in": [state for state in RunState if state.ended]}
+        await self._runs.update_one({"_id": run_id, "state": ended}, {"$set": {"unsettled": False, "settled": True}})
+
+    async def unsettled_runs(self) -> list[str]:
+        return [run["_id"] async for run in self._runs.find({"unsettled": True}, {"_id": True}).sort("_id")]
+
+    async def run_progress(self, run_id: str) -> RunProgress:
+        run = await self.run(run_id)
+        phase = lifecycle.PHASES.get(run.state)
+        jobs = {"run_id": run_id, "type": phase}
+        return RunProgress(
+            run=run,
+            unopened=phase is not None and await exists(self._jobs, {**jobs, "state": JobState.WAITING}, hint=BY_STATE),
+            unfinished=phase is not None and await exists(self._jobs, {**jobs, "ended": False}, hint=UNFINISHED),
+            failed=phase is not None
+            and await exists(
+                self._jobs, {**jobs, "state": {"$in": [JobState.FAILED, JobState.CANCELLED]}}, hint=BY_STATE
+            ),
+            leftover=await exists(self._jobs, {"run_id": run_id, "ended": False}, hint=UNFINISHED),
+        )
+
+    async def run(self, run_id: str) -> Run:
+        document = await self._runs.find_one({"_id": run_id})
+        if document is None:
+            raise RunNotFound(run_id)
+        return run_from_document(document)
+
+    async def run_summary(self, run_id: str) -> RunSummary:
+        run = await self.run(run_id)
+        counts = dict.fromkeys(JobState, 0)
+        reasons: dict[Reason, int] = {}
+        groups = await self._jobs.aggregate(
+            [
+                {"$match": {"run_id": run_id}},
+                {"$group": {"_id": {"state": "$state", "reason": "$reason"}, "number": {"$sum": 1}}},
+            ],
+            hint=BY_STATE,
+        )
+        async for group in groups:
+            state, reason = group["_id"]["state"], group["_id"].get("reason")
+            counts[JobState(state)] += group["number"]
+            if reason is not None:
+                reasons[Reason(reason)] = reasons.get(Reason(reason), 0) + group["number"]
+        ends = self._jobs.find({"run_id": run_id, "type": {"$in": [JobType.PRE_PROCESSING, JobType.POST_PROCESSING]}})
+        by_type = {job.type: job for job in [job_from_document(document) async for document in ends]}
+        return RunSummary(
+            run=run,
+            counts=counts,
+            reasons=reasons,
+            pre_processing_job=by_type.get(JobType.PRE_PROCESSING),
+            post_processing_job=by_type.get(JobType.POST_PROCESSING),
+        )
+
+    async def runs(
+        self, *, state: RunState | None = None, course: str | None = None, limit: int, after: str | None = None
+    ) -> list[Run]:
+        conditions = {"state": state, "course": course, "_id": after and {"$lt": after}}
+        given = {name: value for name, value in conditions.items() if value is not None}
+        return [run_from_document(document) async for document in self._runs.find(given).sort("_id", -1).limit(limit)]
+
+    async def run_jobs(
+        self, run_id: str, *, states: Sequence[JobState] = (), limit: int, after: int | None = None
+    ) -> list[Job]:
+        if not await exists(self._runs, {"_id": run_id}):
+            return []  # it may be half created: nothing of it is to be seen
+        wanted: Document = {"run_id": run_id}
+        if states:
+            wanted["state"] = {"$in": list(states)}
+        if after is not None:
+            wanted["seq"] = {"$gt": after}
+        found = self._jobs.find(wanted, {"attempts": False, "info": False}).sort("seq").limit(limit)
+        return [job_from_document(document) async for document in found]
+
+    async def roster(self, run_id: str) -> list[Mapping[str, Any]]:
+        students = self._jobs.find({"run_id": run_id, "type": JobType.STUDENT}, {"student": True})
+        in_order = students.sort("seq").batch_size(_BATCH)
+        return [records.from_text(document["student"]) async for document in in_order]
+
+    async def _created_with(self, course: str, idempotency: IdempotencyKey) -> str | None:
+        earlier = await self._runs.find_one({"course": course, "idempotency.key": idempotency.key}, {"idempotency": 1})
+        if earlier is None:
+            return None
+        if earlier["idempotency"]["fingerprint"] != idempotency.fingerprint:
+            raise IdempotencyMismatch(idempotency.key)
+        return str(earlier["_id"])
+
+
+async def _insert_missing(collection: Collection, documents: Sequence[Document]) -> None:
+    """Insert documents; those that are there already were written by an earlier try of the same call."""
+    try:
+        await collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        others = [fault for fault in error.details["writeErrors"] if fault["code"] != _DUPLICATE_KEY]
+        if others or error.details["writeConcernErrors"]:
+            raise

@@ -1,0 +1,89 @@
+"""Workers in the MongoDB store. See `port.py` for what each method promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from broadway_api import lifecycle
+from broadway_api.domain import Claim, JobState, LostJob, Worker
+from broadway_api.errors import UnknownWorker
+from broadway_api.store.mongo_documents import HELD, job_from_document, worker_from_document, worker_to_document
+from broadway_api.store.mongo_engine import Document, translate_errors
+from broadway_api.store.mongo_part import BLAMELESS, MongoPart, exists
+
+
+@translate_errors
+class MongoWorkers(MongoPart):
+    """Workers: admitted, heard of, kept from work, forgotten."""
+
+    async def register_worker(self, worker: Worker) -> None:
+        await self._workers.replace_one({"_id": worker.id}, worker_to_document(worker), upsert=True)
+
+    async def heartbeat(
+        self, worker_id: str, running: Sequence[Claim] | None, now: datetime, lease: timedelta
+    ) -> list[str]:
+        await self._see(worker_id, now)
+        held: Document = {"worker_id": worker_id, "state": JobState.RUNNING}
+        if running is not None:
+            if not running:
+                return []
+            held["$or"] = [
+                {"_id": claim.job_id, **({} if claim.attempt is None else {"attempt": claim.attempt})}
+                for claim in running
+            ]
+        await self._jobs.update_many(held, {"$set": {"lease_expires_at": now + lease}})
+        if running is None:
+            return []
+        kept = {document["_id"] async for document in self._jobs.find(held, {"_id": True})}
+        return [claim.job_id for claim in running if claim.job_id not in kept]
+
+    async def deregister_worker(self, worker_id: str, now: datetime) -> list[LostJob]:
+        deleted = await self._workers.delete_one({"_id": worker_id})
+        if not deleted.deleted_count:
+            raise UnknownWorker(worker_id)
+        held = await self._jobs.find({"worker_id": worker_id, "state": JobState.RUNNING}).to_list()
+        return await self._take_back(
+            (job, lifecycle.after_hand_back(job, now), {}) for job in map(job_from_document, held)
+        )
+
+    async def worker(self, worker_id: str) -> Worker:
+        document = await self._workers.find_one({"_id": worker_id})
+        if document is None:
+            raise UnknownWorker(worker_id)
+        return worker_from_document(document)
+
+    async def set_draining(self, worker_id: str, draining: bool) -> None:
+        fields = {"draining": draining} | ({} if draining else BLAMELESS)
+        changed = await self._workers.update_one({"_id": worker_id}, {"$set": fields})
+        if not changed.matched_count:
+            raise UnknownWorker(worker_id)
+
+    async def strike_worker(self, worker_id: str, now: datetime, *, limit: int, pause: timedelta) -> Worker | None:
+        while document := await self._workers.find_one({"_id": worker_id}):
+            before = worker_from_document(document)
+            after = lifecycle.after_strike(before, now, limit=limit, pause=pause)
+            changed = await self._workers.update_one(
+                {"_id": worker_id, "strikes": before.strikes},
+                {"$set": {"strikes": after.strikes, "quarantined_until": after.quarantined_until}},
+            )
+            if changed.matched_count:
+                return after
+        return None
+
+    async def workers(self) -> list[tuple[Worker, list[str]]]:
+        held: dict[str, list[str]] = {}
+        jobs = await self._jobs.find({"state": JobState.RUNNING}, {"worker_id": True}, hint=HELD).to_list()
+        for job in sorted(jobs, key=lambda job: str(job["_id"])):
+            held.setdefault(job["worker_id"], []).append(job["_id"])
+        found = self._workers.find().sort([("hostname", 1), ("_id", 1)])
+        return [(worker_from_document(document), held.get(document["_id"], [])) async for document in found]
+
+    async def forget_workers(self, seen_before: datetime) -> int:
+        silent = {"last_seen": {"$lt": seen_before}}
+        forgotten = 0
+        async for worker in self._workers.find(silent, {"_id": True}):
+            if not await exists(self._jobs, {"worker_id": worker["_id"], "state": JobState.RUNNING}):
+                deleted = await self._workers.delete_one({"_id": worker["_id"], **silent})
+                forgotten += deleted.deleted_count
+        return forgotten

@@ -1,0 +1,131 @@
+"""The queue of the SQLite store. See `port.py` for what each method promises."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from broadway_api import lifecycle
+from broadway_api.domain import Claim, FinishedJob, Job, JobState, LostJob, Reason, Result, StageLog
+from broadway_api.errors import ClaimLost
+from broadway_api.store.records import to_millis
+from broadway_api.store.sqlite_queries import (
+    UNFINISHED,
+    SqlitePart,
+    any_job,
+    clear_worker,
+    marks,
+    read_job,
+    read_jobs,
+    read_worker,
+    see_worker,
+    take_back,
+    write_outcome,
+)
+
+
+class SqliteJobs(SqlitePart):
+    """Jobs: handed out, ended, taken back, read."""
+
+    async def claim_jobs(
+        self, worker_id: str, n: int, now: datetime, lease: timedelta, *, holding: Sequence[str] = ()
+    ) -> list[Job]:
+        def work(db: sqlite3.Connection) -> list[Job]:
+            see_worker(db, worker_id, now)
+            until = to_millis(now + lease)
+            unanswered = db.execute(
+                "SELECT id FROM jobs WHERE worker_id = ? AND state = 'running'"
+                f" AND id NOT IN ({marks(holding)}) ORDER BY rank, id LIMIT ?",
+                (worker_id, *holding, n),
+            ).fetchall()
+            ids = [row["id"] for row in unanswered]
+            db.executemany("UPDATE jobs SET lease_expires_at = ? WHERE id = ?", ((until, job_id) for job_id in ids))
+            holds = len(ids) + len(holding)
+            wanted = lifecycle.new_jobs_allowed(read_worker(db, worker_id), n - len(ids), holds, now)
+            queued = db.execute(
+                "SELECT id FROM jobs WHERE state = 'queued'"
+                " AND (avoid_worker_id IS NULL OR avoid_worker_id <> ?1 OR avoid_until <= ?2 OR NOT EXISTS"
+                "  (SELECT 1 FROM workers WHERE id <> ?1 AND last_seen > ?3))"
+                " ORDER BY rank, id LIMIT ?4",
+                (worker_id, to_millis(now), to_millis(now - lease), wanted),
+            ).fetchall()
+            db.executemany(
+                "UPDATE jobs SET state = 'running', attempt = attempt + 1, worker_id = ?, lease_expires_at = ?,"
+                " started_at = ? WHERE id = ?",
+                ((worker_id, until, to_millis(now), row["id"]) for row in queued),
+            )
+            ids += [row["id"] for row in queued]
+            return [read_job(db, job_id) for job_id in ids]
+
+        return await self._write(work)
+
+    async def finish_job(self, claim: Claim, result: Result, now: datetime) -> FinishedJob:
+        def work(db: sqlite3.Connection) -> FinishedJob:
+            job = read_job(db, claim.job_id)
+            held = (
+                job.state is JobState.RUNNING
+                and job.worker_id == claim.worker_id
+                and claim.attempt in (None, job.attempt)
+            )
+            if held:
+                attempt, job = job.attempt, lifecycle.after_result(job, result, now)
+                write_outcome(db, job)
+                db.executemany(
+                    "INSERT OR REPLACE INTO logs (job_id, attempt, stage, stdout, stderr) VALUES (?, ?, ?, ?, ?)",
+                    ((job.id, attempt, log.stage, log.stdout, log.stderr) for log in result.logs),
+                )
+                if job.state.ended:
+                    db.execute(
+                        "UPDATE workers SET jobs_processed = jobs_processed + 1 WHERE id = ?", (claim.worker_id,)
+                    )
+                if not (result.reason and result.reason.is_infrastructure):
+                    clear_worker(db, claim.worker_id)
+            elif not lifecycle.is_repeat(job, claim.worker_id, claim.attempt):
+                raise ClaimLost(claim.job_id, claim.worker_id, claim.attempt)
+            unfinished = any_job(db, f"run_id = ? AND type = ? AND {UNFINISHED}", (job.run_id, job.type))
+            return FinishedJob(job=job, phase_over=not unfinished, repeated=not held)
+
+        return await self._write(work)
+
+    async def expire_leases(self, now: datetime, lease: timedelta) -> list[LostJob]:
+        def work(db: sqlite3.Connection) -> list[LostJob]:
+            db.execute(
+                "UPDATE jobs SET lease_expires_at = ?1 WHERE state = 'running' AND lease_expires_at > ?1",
+                (to_millis(now + lease),),
+            )
+            expired = read_jobs(db, "WHERE state = 'running' AND lease_expires_at <= ?", (to_millis(now),))
+            return take_back(db, [(job, lifecycle.after_lost_lease(job, now)) for job in expired])
+
+        return await self._write(work)
+
+    async def finished_elsewhere(self, run_id: str, worker_id: str) -> bool:
+        blameless = "state IN ('succeeded', 'failed') AND worker_id <> ?"
+        infrastructure = ", ".join(f"'{reason}'" for reason in Reason if reason.is_infrastructure)
+        return await self._read(
+            lambda db: any_job(
+                db,
+                f"run_id = ? AND {blameless} AND ifnull(reason, '') NOT IN ({infrastructure})",
+                (run_id, worker_id),
+            )
+        )
+
+    async def job(self, job_id: str) -> Job:
+        return await self._read(lambda db: read_job(db, job_id))
+
+    async def job_log(self, job_id: str, stage: int | None = None) -> list[StageLog]:
+        def work(db: sqlite3.Connection) -> list[StageLog]:
+            reported = [attempt.number for attempt in read_job(db, job_id).attempts if attempt.reported]
+            rows = db.execute(
+                "SELECT stage, stdout, stderr FROM logs WHERE job_id = ? AND attempt = ? AND stage = ifnull(?, stage)"
+                " ORDER BY stage",
+                (job_id, reported[-1] if reported else 0, stage),
+            )
+            return [StageLog(stage=row["stage"], stdout=row["stdout"], stderr=row["stderr"]) for row in rows]
+
+        return await self._read(work)
+
+    async def queue_depth(self) -> int:
+        return await self._read(
+            lambda db: int(db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0])
+        )

@@ -1,0 +1,269 @@
+"""Runs in the SQLite store. See `port.py` for what each method promises."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from broadway_api import lifecycle
+from broadway_api.domain import IdempotencyKey, Job, JobState, JobType, Reason, Run, RunProgress, RunState, RunSummary
+from broadway_api.errors import IdempotencyMismatch, RunAlreadyStarted
+from broadway_api.store import records
+from broadway_api.store.records import to_millis
+from broadway_api.store.sqlite_queries import UNFINISHED, SqlitePart, any_job, marks, read_jobs, read_run
+from broadway_api.store.sqlite_schema import run_from_row
+
+
+class SqliteRuns(SqlitePart):
+    """Runs: made, moved on, tried again, read, deleted."""
+
+    async def create_run(self, run: Run, jobs: Sequence[Job], *, idempotency: IdempotencyKey | None = None) -> str:
+        def work(db: sqlite3.Connection) -> str:
+            if db.execute("SELECT 1 FROM runs WHERE id = ?", (run.id,)).fetchone():
+                return run.id  # this very call, repeated
+            if idempotency:
+                earlier = db.execute(
+                    "SELECT id, idempotency_fingerprint FROM runs WHERE course = ? AND idempotency_key = ?",
+                    (run.course, idempotency.key),
+                ).fetchone()
+                if earlier:
+                    if earlier["idempotency_fingerprint"] != idempotency.fingerprint:
+                        raise IdempotencyMismatch(idempotency.key)
+                    return str(earlier["id"])
+            db.executemany(
+                "INSERT INTO jobs (id, run_id, type, seq, student, state, attempt, attempt_limit)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (
+                        job.id,
+                        job.run_id,
+                        job.type,
+                        job.seq,
+                        None if job.student is None else records.to_text(job.student),
+                        job.state,
+                        job.attempt,
+                        job.attempt_limit,
+                    )
+                    for job in jobs
+                ),
+            )
+            db.execute(
+                "INSERT INTO runs (id, course, state, config, created_at, idempotency_key, idempotency_fingerprint)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    run.id,
+                    run.course,
+                    run.state,
+                    records.config_to_text(run.config),
+                    to_millis(run.created_at),
+                    idempotency and idempotency.key,
+                    idempotency and idempotency.fingerprint,
+                ),
+            )
+            return run.id
+
+        return await self._write(work)
+
+    async def start_run(self, run_id: str, first: RunState, now: datetime) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            changed = db.execute(
+                "UPDATE runs SET state = ?, started_at = ? WHERE id = ? AND state = 'ready'",
+                (first, to_millis(now), run_id),
+            ).rowcount
+            if not changed:
+                raise RunAlreadyStarted(run_id, read_run(db, run_id).state)
+
+        await self._write(work)
+
+    async def open_phase(self, run_id: str, job_type: JobType, now: datetime) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            waiting = "run_id = ? AND type = ? AND state = 'waiting'"
+            first, last = db.execute(
+                f"SELECT min(seq), max(seq) FROM jobs WHERE {waiting}",
+                (run_id, job_type),
+            ).fetchone()
+            if first is None:
+                return 0
+            start, weight = _reserve_ranks(db, read_run(db, run_id).course, last - first + 1)
+            return db.execute(
+                f"UPDATE jobs SET state = 'queued', queued_at = ?, rank = ? + (seq - ? + 1) / ? WHERE {waiting}",
+                (to_millis(now), start, first, weight, run_id, job_type),
+            ).rowcount
+
+        return await self._write(work)
+
+    async def advance_run(self, run_id: str, *, leaving: RunState, to: RunState, now: datetime) -> bool:
+        return await self._write(
+            lambda db: (
+                db.execute(
+                    "UPDATE runs SET state = ?, finished_at = ? WHERE id = ? AND state = ?",
+                    (to, to_millis(now) if to.ended else None, run_id, leaving),
+                ).rowcount
+                == 1
+            )
+        )
+
+    async def reopen_run(self, run_id: str, *, leaving: RunState, to: RunState) -> bool:
+        return await self._write(
+            lambda db: (
+                db.execute(
+                    "UPDATE runs SET state = ?, finished_at = NULL, settled = 0 WHERE id = ? AND state = ? AND settled",
+                    (to, run_id, leaving),
+                ).rowcount
+                == 1
+            )
+        )
+
+    async def cancel_jobs(self, run_id: str, now: datetime) -> int:
+        return await self._write(
+            lambda db: (
+                db.execute(
+                    "UPDATE jobs SET state = 'cancelled', reason = 'cancelled', finished_at = ?,"
+                    f" lease_expires_at = NULL WHERE run_id = ? AND {UNFINISHED}",
+                    (to_millis(now), run_id),
+                ).rowcount
+            )
+        )
+
+    async def retry_jobs(self, run_id: str, job_ids: Sequence[str], attempts: int) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            db.executemany(
+                "UPDATE jobs SET state = 'waiting', attempt_limit = attempt + ?, reason = NULL, worker_id = NULL,"
+                " rank = NULL, queued_at = NULL, started_at = NULL, finished_at = NULL, info = '[]'"
+                " WHERE id = ? AND run_id = ? AND state IN ('succeeded', 'failed', 'cancelled')",
+                ((attempts, job_id, run_id) for job_id in job_ids),
+            )
+            waiting = "SELECT 1 FROM jobs WHERE id = ? AND run_id = ? AND state = 'waiting'"
+            return sum(db.execute(waiting, (job_id, run_id)).fetchone() is not None for job_id in job_ids)
+
+        return await self._write(work)
+
+    async def delete_runs(self, finished_before: datetime, limit: int) -> list[str]:
+        def work(db: sqlite3.Connection) -> list[str]:
+            old = db.execute(
+                "SELECT id FROM runs WHERE settled = 1 AND finished_at IS NOT NULL AND finished_at < ?"
+                " ORDER BY finished_at LIMIT ?",
+                (to_millis(finished_before), limit),
+            ).fetchall()
+            for row in old:
+                db.execute("DELETE FROM logs WHERE job_id IN (SELECT id FROM jobs WHERE run_id = ?)", (row["id"],))
+                db.execute("DELETE FROM jobs WHERE run_id = ?", (row["id"],))
+                db.execute("DELETE FROM runs WHERE id = ?", (row["id"],))
+            return [row["id"] for row in old]
+
+        return await self._write(work)
+
+    async def settle_run(self, run_id: str) -> None:
+        ended = "state IN ('finished', 'failed', 'cancelled')"
+        await self._write(
+            lambda db: db.execute(f"UPDATE runs SET settled = 1 WHERE id = ? AND {ended}", (run_id,)).rowcount
+        )
+
+    async def unsettled_runs(self) -> list[str]:
+        return await self._read(
+            lambda db: [
+                row["id"]
+                for row in db.execute("SELECT id FROM runs WHERE settled = 0 AND state <> 'ready' ORDER BY id")
+            ]
+        )
+
+    async def run_progress(self, run_id: str) -> RunProgress:
+        def work(db: sqlite3.Connection) -> RunProgress:
+            run = read_run(db, run_id)
+            phase = lifecycle.PHASES.get(run.state)
+
+            def some(states: str) -> bool:
+                return phase is not None and any_job(db, f"run_id = ? AND type = ? AND {states}", (run_id, phase))
+
+            return RunProgress(
+                run=run,
+                unopened=some("state = 'waiting'"),
+                unfinished=some(UNFINISHED),
+                failed=some("state IN ('failed', 'cancelled')"),
+                leftover=any_job(db, f"run_id = ? AND {UNFINISHED}", (run_id,)),
+            )
+
+        return await self._read(work)
+
+    async def run(self, run_id: str) -> Run:
+        return await self._read(lambda db: read_run(db, run_id))
+
+    async def run_summary(self, run_id: str) -> RunSummary:
+        def work(db: sqlite3.Connection) -> RunSummary:
+            run = read_run(db, run_id)
+            counts = dict.fromkeys(JobState, 0)
+            reasons: dict[Reason, int] = {}
+            for state, reason, number in db.execute(
+                "SELECT state, reason, count(*) FROM jobs WHERE run_id = ? GROUP BY state, reason", (run_id,)
+            ):
+                counts[JobState(state)] += number
+                if reason is not None:
+                    reasons[Reason(reason)] = reasons.get(Reason(reason), 0) + number
+            ends = {
+                job.type: job
+                for job in read_jobs(db, f"WHERE run_id = ? AND type <> '{JobType.STUDENT}' ORDER BY seq", (run_id,))
+            }
+            return RunSummary(
+                run=run,
+                counts=counts,
+                reasons=reasons,
+                pre_processing_job=ends.get(JobType.PRE_PROCESSING),
+                post_processing_job=ends.get(JobType.POST_PROCESSING),
+            )
+
+        return await self._read(work)
+
+    async def runs(
+        self, *, state: RunState | None = None, course: str | None = None, limit: int, after: str | None = None
+    ) -> list[Run]:
+        conditions = {"state = ?": state, "course = ?": course, "id < ?": after}
+        given = {condition: value for condition, value in conditions.items() if value is not None}
+        where = " AND ".join(given) or "true"
+        return await self._read(
+            lambda db: [
+                run_from_row(row)
+                for row in db.execute(
+                    f"SELECT * FROM runs WHERE {where} ORDER BY id DESC LIMIT ?",
+                    (*given.values(), limit),
+                )
+            ]
+        )
+
+    async def run_jobs(
+        self, run_id: str, *, states: Sequence[JobState] = (), limit: int, after: int | None = None
+    ) -> list[Job]:
+        wanted = states or tuple(JobState)
+        return await self._read(
+            lambda db: read_jobs(
+                db,
+                f"WHERE run_id = ? AND seq > ? AND state IN ({marks(wanted)}) ORDER BY seq LIMIT ?",
+                (run_id, -1 if after is None else after, *wanted, limit),
+            )
+        )
+
+    async def roster(self, run_id: str) -> list[Mapping[str, Any]]:
+        return await self._read(
+            lambda db: [
+                records.from_text(row["student"])
+                for row in db.execute(
+                    "SELECT student FROM jobs WHERE run_id = ? AND student IS NOT NULL ORDER BY seq", (run_id,)
+                )
+            ]
+        )
+
+
+def _reserve_ranks(db: sqlite3.Connection, course: str, number: int) -> tuple[float, float]:
+    """Take `number` ranks for a course; return what they start after, and the course's weight."""
+    (virtual_time,) = db.execute(
+        "UPDATE queue SET virtual_time = max(virtual_time, coalesce("
+        "  (SELECT rank FROM jobs WHERE state = 'queued' ORDER BY rank LIMIT 1),"
+        "  (SELECT max(last_rank) FROM courses),"
+        "  0)) RETURNING virtual_time"
+    ).fetchone()
+    db.execute("INSERT OR IGNORE INTO courses (course, weight, last_rank) VALUES (?, 1, 0)", (course,))
+    last_rank, weight = db.execute("SELECT last_rank, weight FROM courses WHERE course = ?", (course,)).fetchone()
+    start = max(virtual_time, last_rank)
+    db.execute("UPDATE courses SET last_rank = ? WHERE course = ?", (start + number / weight, course))
+    return start, weight

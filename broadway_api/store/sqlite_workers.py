@@ -1,0 +1,120 @@
+"""Workers in the SQLite store. See `port.py` for what each method promises."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from broadway_api import lifecycle
+from broadway_api.domain import Claim, LostJob, Worker
+from broadway_api.errors import UnknownWorker
+from broadway_api.store import records
+from broadway_api.store.records import to_millis
+from broadway_api.store.sqlite_queries import SqlitePart, clear_worker, read_jobs, read_worker, see_worker, take_back
+from broadway_api.store.sqlite_schema import optional_millis, worker_from_row
+
+
+class SqliteWorkers(SqlitePart):
+    """Workers: admitted, heard of, kept from work, forgotten."""
+
+    async def register_worker(self, worker: Worker) -> None:
+        await self._write(
+            lambda db: (
+                db.execute(
+                    "INSERT INTO workers (id, hostname, slots, runtime, version, labels, registered_at, last_seen,"
+                    " jobs_processed, draining, strikes, quarantined_until)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        worker.id,
+                        worker.hostname,
+                        worker.slots,
+                        worker.runtime,
+                        worker.version,
+                        records.to_text(dict(worker.labels)),
+                        to_millis(worker.registered_at),
+                        to_millis(worker.last_seen),
+                        worker.jobs_processed,
+                        worker.draining,
+                        worker.strikes,
+                        optional_millis(worker.quarantined_until),
+                    ),
+                ).rowcount
+            )
+        )
+
+    async def heartbeat(
+        self, worker_id: str, running: Sequence[Claim] | None, now: datetime, lease: timedelta
+    ) -> list[str]:
+        def work(db: sqlite3.Connection) -> list[str]:
+            see_worker(db, worker_id, now)
+            renew = "UPDATE jobs SET lease_expires_at = ? WHERE worker_id = ? AND state = 'running'"
+            until = to_millis(now + lease)
+            if running is None:
+                db.execute(renew, (until, worker_id))
+                return []
+            return [
+                claim.job_id
+                for claim in running
+                if not db.execute(
+                    renew + " AND id = ? AND attempt = ifnull(?, attempt)",
+                    (until, worker_id, claim.job_id, claim.attempt),
+                ).rowcount
+            ]
+
+        return await self._write(work)
+
+    async def deregister_worker(self, worker_id: str, now: datetime) -> list[LostJob]:
+        def work(db: sqlite3.Connection) -> list[LostJob]:
+            if not db.execute("DELETE FROM workers WHERE id = ?", (worker_id,)).rowcount:
+                raise UnknownWorker(worker_id)
+            held = read_jobs(db, "WHERE worker_id = ? AND state = 'running'", (worker_id,))
+            return take_back(db, [(job, lifecycle.after_hand_back(job, now)) for job in held])
+
+        return await self._write(work)
+
+    async def worker(self, worker_id: str) -> Worker:
+        return await self._read(lambda db: read_worker(db, worker_id))
+
+    async def set_draining(self, worker_id: str, draining: bool) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE workers SET draining = ? WHERE id = ?", (draining, read_worker(db, worker_id).id))
+            if not draining:
+                clear_worker(db, worker_id)
+
+        await self._write(work)
+
+    async def strike_worker(self, worker_id: str, now: datetime, *, limit: int, pause: timedelta) -> Worker | None:
+        def work(db: sqlite3.Connection) -> Worker | None:
+            try:
+                worker = lifecycle.after_strike(read_worker(db, worker_id), now, limit=limit, pause=pause)
+            except UnknownWorker:
+                return None
+            db.execute(
+                "UPDATE workers SET strikes = ?, quarantined_until = ? WHERE id = ?",
+                (worker.strikes, optional_millis(worker.quarantined_until), worker_id),
+            )
+            return worker
+
+        return await self._write(work)
+
+    async def workers(self) -> list[tuple[Worker, list[str]]]:
+        def work(db: sqlite3.Connection) -> list[tuple[Worker, list[str]]]:
+            held: dict[str, list[str]] = {}
+            for row in db.execute("SELECT worker_id, id FROM jobs WHERE state = 'running' ORDER BY id"):
+                held.setdefault(row["worker_id"], []).append(row["id"])
+            rows = db.execute("SELECT * FROM workers ORDER BY hostname, id")
+            return [(worker_from_row(row), held.get(row["id"], [])) for row in rows]
+
+        return await self._read(work)
+
+    async def forget_workers(self, seen_before: datetime) -> int:
+        return await self._write(
+            lambda db: (
+                db.execute(
+                    "DELETE FROM workers WHERE last_seen < ? AND NOT EXISTS"
+                    " (SELECT 1 FROM jobs WHERE worker_id = workers.id AND state = 'running')",
+                    (to_millis(seen_before),),
+                ).rowcount
+            )
+        )
