@@ -19,8 +19,10 @@ from pathlib import Path
 
 from broadway_grader import __version__
 from broadway_grader.client import ApiClient
+from broadway_grader.delivery import Delivery
 from broadway_grader.domain import parse_bytes
 from broadway_grader.errors import SetupError, Unauthorized
+from broadway_grader.recovery import Recovery
 from broadway_grader.registration import Membership, WorkerDetails
 from broadway_grader.retry import Backoff
 from broadway_grader.runner import JobRunner
@@ -45,10 +47,19 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
             details = WorkerDetails(
                 hostname=socket.gethostname(), slots=config.slot_count, runtime=runtime.name, version=__version__
             )
+            spool, ids = directory.spool, directory.worker_ids
+            membership = Membership(client, details, ids, backoff)
+            delivery = Delivery(client, membership, spool, backoff)
+            # Read before this life registers and writes results of its own.
+            results, worker_ids = await asyncio.to_thread(lambda: (spool.load(), ids.load()))
+            recovery = Recovery(client, delivery, ids, backoff, results=results, worker_ids=worker_ids)
             worker = Worker(
                 client,
-                Membership(client, details, backoff),
+                membership,
                 JobRunner(runtime, directory),
+                delivery,
+                spool,
+                recovery,
                 slots=config.slot_count,
                 poll_wait=config.poll_wait,
                 backoff=backoff,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import ssl
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -119,7 +120,7 @@ class ApiClient:
             "GET",
             "grading_job",
             worker_id=worker_id,
-            query={"slots": str(slots), "holding": ",".join(sorted(holding))},
+            query={"slots": str(slots), "holding": ",".join(sorted(set(holding)))},
             headers={"Prefer": f"wait={wait}"},
             patience=wait,
         )
@@ -150,11 +151,14 @@ class ApiClient:
         """
         path = f"grading_job/{result.job_id}"
         response = await self._send("POST", path, worker_id=worker_id, body=result.to_wire())
-        if response.status_code == 409:
-            raise ClaimLost(result.job_id, result.attempt)
-        if response.status_code == 413:
+        if response.status_code == 413:  # a proxy's word too: the same body would meet the same limit
             raise TooLarge(int(response.request.headers.get("Content-Length", 0)))
-        return str(_data(response, worker_id).get("state"))
+        try:
+            return str(_data(response, worker_id).get("state"))
+        except Refused as refusal:
+            if refusal.status == 409:
+                raise ClaimLost(result.job_id, result.attempt) from refusal
+            raise
 
     async def deregister(self, worker_id: str) -> Sequence[str]:
         """Deregister; returns the jobs that went back to the queue. Raises UnknownWorker."""
@@ -211,6 +215,8 @@ def _retry_after(response: httpx.Response) -> float:
         seconds = float(response.headers.get("Retry-After", "0"))
     except ValueError:  # the form with a date; the back-off does without
         return 0.0
+    if math.isnan(seconds):
+        return 0.0
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
 
 
@@ -218,16 +224,16 @@ def _data(response: httpx.Response, worker_id: str | None = None) -> dict[str, A
     """The `data` of a success; raises what the status of any other answer means."""
     try:
         body = response.json()
-    except ValueError:  # also text that is no UTF-8
+    except (ValueError, RecursionError):  # also text that is no UTF-8
         body = None
     data = body.get("data") if isinstance(body, dict) else None
     if response.is_success:
         if isinstance(data, dict):
             return data
         raise UnusableAnswer(f"an answer of status {response.status_code} is not in the API's envelope")
-    if response.status_code == 401 and worker_id is not None:
-        raise UnknownWorker(worker_id)
-    if response.is_client_error:
-        message = data.get("message") if isinstance(data, dict) else None
-        raise Refused(response.status_code, str(message or response.reason_phrase))
+    # A refusal is final, and costs a result: only the API's own word, in its envelope, is one. A proxy's is not.
+    if response.is_client_error and isinstance(data, dict):
+        if response.status_code == 401 and worker_id is not None:
+            raise UnknownWorker(worker_id)
+        raise Refused(response.status_code, str(data.get("message") or response.reason_phrase))
     raise UnusableAnswer(f"an answer of status {response.status_code} is none of the API's")

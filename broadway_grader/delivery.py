@@ -1,14 +1,17 @@
-"""Delivering a result: for as long as it takes, in the size that the API takes, and only while it is wanted."""
+"""Delivering a result: kept on disk until it is answered, posted for as long as it takes, in the size that is taken."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from broadway_grader.client import ApiClient
 from broadway_grader.domain import JobResult
-from broadway_grader.errors import ApiError, ClaimLost, CutOff, TooLarge, UnknownWorker
+from broadway_grader.errors import ApiError, CutOff, TooLarge, UnknownWorker
+from broadway_grader.registration import Membership
 from broadway_grader.retry import Backoff, retry
+from broadway_grader.spool import Spool, SpooledResult
 
 log = logging.getLogger(__name__)
 
@@ -17,42 +20,80 @@ log = logging.getLogger(__name__)
 CUT_OFFS_TAKEN_FOR_TOO_LARGE = 3
 
 
-async def deliver(client: ApiClient, worker_id: Callable[[], str], result: JobResult, backoff: Backoff) -> None:
-    """Post `result` under the worker id that holds the job, until it is accepted or refused for good.
+class Delivery:
+    """Brings results to the API. What is cut short here is finished by the grader's next life."""
 
-    Raises UnknownWorker: the result is lost then, and the job queued again. Any other refusal is logged.
-    """
-    cut_offs = 0
+    def __init__(self, client: ApiClient, membership: Membership, spool: Spool, backoff: Backoff) -> None:
+        self._client = client
+        self._membership = membership
+        self._spool = spool
+        self._backoff = backoff
 
-    async def post() -> str:
-        nonlocal cut_offs
+    async def deliver(self, result: JobResult, worker_id: Callable[[], str]) -> bool:
+        """Keep `result` on disk, then post it until it is answered; whether the API has accepted it.
+
+        `worker_id` gives the id that holds the job, which may change meanwhile. A result that is refused for good is
+        logged and set aside.
+        """
+        return await self._deliver(result, worker_id, kept_for=None)
+
+    async def redeliver(self, spooled: SpooledResult) -> bool:
+        """The same for a result that an earlier life has kept."""
+        return await self._deliver(spooled.result, lambda: spooled.worker_id, kept_for=spooled.worker_id)
+
+    async def _deliver(self, result: JobResult, worker_id: Callable[[], str], kept_for: str | None) -> bool:
+        what = f"reporting job {result.job_id} attempt {result.attempt}"
+
+        async def post(body: JobResult) -> str:
+            nonlocal kept_for
+            holder = worker_id()
+            if holder != kept_for:
+                await self._keep(SpooledResult(worker_id=holder, result=result))
+                kept_for = holder
+            return await self._client.report(holder, body)
+
         try:
-            return await client.report(worker_id(), result)
-        except CutOff as error:
-            cut_offs += 1
-            if cut_offs % CUT_OFFS_TAKEN_FOR_TOO_LARGE == 0 and result.has_logs():
-                raise TooLarge(0) from error
-            raise
-
-    what = f"reporting job {result.job_id} attempt {result.attempt}"
-    while True:
-        try:
-            state = await retry(post, what=what, backoff=backoff)
-        except TooLarge as error:
-            if not result.has_logs():
-                log.error("%s: given up, it is too large even without logs", what)  # noqa: TRY400
-                return
-            log.warning("%s: trying with half of its logs, as %s", what, error)
-            result = result.with_halved_logs()
-        except ClaimLost as error:
-            log.warning("%s: dropped, as %s", what, error)
-            return
-        except UnknownWorker:
-            log.warning("%s: dropped, as its worker is no longer known; the job is queued again", what)
-            raise
+            try:
+                state = await self._post_in_size(post, result, what)
+            except UnknownWorker as error:
+                # The same answer comes from an API that was started with another token, which must not cost the
+                # result: only one that knows our token, and so registers us, can know that the id is gone.
+                await self._membership.renew(error.worker_id)
+                state = await self._post_in_size(post, result, what)
         except ApiError as error:
-            log.error("%s: dropped, as %s", what, error)  # noqa: TRY400
-            return
-        else:
-            log.info("%s: accepted, the job is %s", what, state)
-            return
+            log.error("%s: given up and set aside, as %s", what, error)  # noqa: TRY400
+            await asyncio.to_thread(self._spool.refuse, result)
+            return False
+        log.info("%s: accepted, the job is %s", what, state)
+        await asyncio.to_thread(self._spool.remove, result)
+        return True
+
+    async def _post_in_size(self, post: Callable[[JobResult], Awaitable[str]], body: JobResult, what: str) -> str:
+        """Post until answered, with ever less of the logs while that is too large; raises any other refusal."""
+        cut_offs = 0
+
+        async def once() -> str:
+            nonlocal cut_offs
+            try:
+                return await post(body)
+            except CutOff as error:
+                cut_offs += 1
+                if cut_offs % CUT_OFFS_TAKEN_FOR_TOO_LARGE == 0 and body.has_logs():
+                    raise TooLarge(0) from error
+                raise
+
+        while True:
+            try:
+                return await retry(once, what=what, backoff=self._backoff)
+            except TooLarge as error:
+                if not body.has_logs():
+                    raise
+                log.warning("%s: trying with half of its logs, as %s", what, error)
+                body = body.with_halved_logs()
+
+    async def _keep(self, spooled: SpooledResult) -> None:
+        try:
+            await asyncio.to_thread(self._spool.put, spooled)
+        except OSError as error:
+            # A full disk: the result is as safe as this process, which is better than not at all.
+            log.error("cannot keep the result of job %s on disk: %s", spooled.result.job_id, error)  # noqa: TRY400

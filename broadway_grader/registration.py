@@ -9,6 +9,7 @@ import logging
 from broadway_grader.client import ApiClient, Registration
 from broadway_grader.errors import RetryableError, Unauthorized
 from broadway_grader.retry import Backoff, retry
+from broadway_grader.worker_ids import WorkerIds
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,10 @@ class WorkerDetails:
 class Membership:
     """The worker's current registration."""
 
-    def __init__(self, client: ApiClient, details: WorkerDetails, backoff: Backoff) -> None:
+    def __init__(self, client: ApiClient, details: WorkerDetails, ids: WorkerIds, backoff: Backoff) -> None:
         self._client = client
         self._details = details
+        self._ids = ids
         self._backoff = backoff
         self._current: Registration | None = None
         self._renewal = asyncio.Lock()
@@ -47,6 +49,7 @@ class Membership:
     async def join(self) -> Registration:
         """Register for the first time, for as long as it takes. Raises Unauthorized if the token is refused."""
         registration = await retry(self._register, what="registering", backoff=self._backoff)
+        await asyncio.to_thread(self._ids.add, registration.worker_id)
         self._current = registration
         log.info("registered as worker %s, a heartbeat every %g s", registration.worker_id, registration.heartbeat)
         return registration
@@ -58,8 +61,14 @@ class Membership:
                 return
             log.warning("the API no longer knows worker %s, registering again", refused)
             registration = await retry(self._register_patiently, what="registering again", backoff=self._backoff)
+            await asyncio.to_thread(self._ids.add, registration.worker_id)
             self._current = registration
+            await asyncio.to_thread(self._ids.discard, refused)
             log.info("registered again as worker %s", registration.worker_id)
+
+    async def left(self) -> None:
+        """Note that the API has forgotten the current id."""
+        await asyncio.to_thread(self._ids.discard, self.worker_id)
 
     async def _register(self) -> Registration:
         return await self._client.register(**dataclasses.asdict(self._details))

@@ -6,8 +6,9 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
+from broadway_grader.clock import utc_now
 from broadway_grader.domain import Job, JobResult, Reason, StageResult, failed_result
 from broadway_grader.runtimes.port import Place, Runtime
 from broadway_grader.workspace import WorkDirectory, Workspace
@@ -15,11 +16,6 @@ from broadway_grader.workspace import WorkDirectory, Workspace
 log = logging.getLogger(__name__)
 
 ROSTER = "roster.json"
-
-
-def utc_now() -> datetime:
-    """The clock of everything that is not a test."""
-    return datetime.now(UTC)
 
 
 class JobRunner:

@@ -1,12 +1,13 @@
-"""Jobs as the API sends them, read into the domain's types; what cannot be used is refused by name."""
+"""Jobs as the API sends them and results as we do, read into the domain's types; the rest is refused by name."""
 
 from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from typing import Any
 
-from broadway_grader.domain import DEFAULT_TIMEOUT, Job, Stage, parse_bytes
+from broadway_grader.domain import DEFAULT_TIMEOUT, Job, JobResult, Output, Reason, Stage, StageResult, parse_bytes
 from broadway_grader.errors import UnusableAnswer, UnusableJob
 
 # Job ids become parts of directory names.
@@ -129,3 +130,35 @@ def _parse_env(data: object, where: str) -> dict[str, str]:
 
 def _is_command(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(word, str) and "\0" not in word for word in value)
+
+
+def parse_result(job_id: object, data: object) -> JobResult:
+    """Read what `JobResult.to_wire` has written; ValueError if this is something else."""
+    if not isinstance(job_id, str) or not _JOB_ID.fullmatch(job_id) or not isinstance(data, dict):
+        raise ValueError("it names no job")
+    try:
+        attempt, stages = data["attempt"], [_parse_stage_result(info) for info in data["info"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is no result: {error}") from error
+    if type(attempt) is not int:  # True is an int, too
+        raise ValueError("it names no attempt")
+    return JobResult(job_id=job_id, attempt=attempt, stages=stages)
+
+
+def _parse_stage_result(info: dict[str, Any]) -> StageResult:
+    truncated = info["truncated"]
+    return StageResult(
+        started_at=datetime.fromisoformat(info["started_at"]),
+        finished_at=datetime.fromisoformat(info["finished_at"]),
+        runtime=info["runtime"],
+        exit_code=info["exit_code"],
+        reason=None if info["reason"] is None else Reason(info["reason"]),
+        message=info.get("message"),
+        stdout=Output(text=info["stdout"], truncated=truncated["stdout"]),
+        stderr=Output(text=info["stderr"], truncated=truncated["stderr"]),
+        memory_peak_bytes=info.get("memory_peak_bytes"),
+        cpu_seconds=info.get("cpu_seconds"),
+        image=info.get("image"),
+        image_digest=info.get("image_digest"),
+        image_ignored=info.get("image_ignored", False),
+    )

@@ -7,17 +7,20 @@ import dataclasses
 import functools
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from broadway_grader.client import ApiClient, Claims
-from broadway_grader.delivery import deliver
+from broadway_grader.delivery import Delivery
 from broadway_grader.domain import Job, JobResult
 from broadway_grader.errors import ApiError, UnknownWorker
 from broadway_grader.heartbeat import Heartbeat
+from broadway_grader.recovery import Recovery
 from broadway_grader.registration import Membership
 from broadway_grader.retry import Backoff, retry
 from broadway_grader.runner import JobRunner
+from broadway_grader.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,10 @@ log = logging.getLogger(__name__)
 POLL_INTERVAL = 1.0
 #: Seconds that deregistering may take. Without it the API notices our end when the leases run out.
 GOODBYE_TIMEOUT = 10.0
+#: How many claims are remembered whose results were refused.
+REMEMBERED_CLAIMS = 100
+#: How many jobs a poll may name as held; the wire contract's limit.
+MOST_NAMED = 1024
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -49,6 +56,9 @@ class Worker:
         client: ApiClient,
         membership: Membership,
         runner: JobRunner,
+        delivery: Delivery,
+        spool: Spool,
+        recovery: Recovery,
         *,
         slots: int,
         poll_wait: int,
@@ -59,11 +69,16 @@ class Worker:
         self._client = client
         self._membership = membership
         self._runner = runner
+        self._delivery = delivery
+        self._spool = spool
+        self._recovery = recovery
         self._slots = slots
         self._poll_wait = poll_wait
         self._backoff = backoff
         self._chance = chance
         self._held: dict[tuple[str, int], _Held] = {}
+        # Claims whose results the API would not take. It may take them for ours still, and hand them out again.
+        self._given_up: deque[tuple[str, int]] = deque(maxlen=REMEMBERED_CLAIMS)
         self._slot_free = asyncio.Event()
         self._stopping = asyncio.Event()
         self._forced = asyncio.Event()
@@ -93,6 +108,7 @@ class Worker:
         )
         beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
         claiming = asyncio.create_task(self._claim_forever(), name="claiming")
+        recovering = asyncio.create_task(self._recovery.run(), name="recovery")
         try:
             # Neither of the two ends by itself: one that does has a fault, which must not go unnoticed.
             await _all_unless(self._stopping, claiming, beating)
@@ -101,7 +117,7 @@ class Worker:
             if not await _all_unless(self._forced, *self._tasks()):
                 log.warning("stopping at once: killing %d jobs", len(self._held))
         finally:
-            await _cancel(claiming, *self._tasks())
+            await _cancel(claiming, recovering, *self._tasks())
             await _cancel(beating)
             await self._say_goodbye()
 
@@ -139,8 +155,8 @@ class Worker:
     async def _claim(self, worker_id: str) -> Claims:
         # Anew for each try: meanwhile jobs may have ended.
         free = max(1, self._slots - len(self._held))
-        holding = self._running(worker_id).keys()
-        return await self._client.claim(worker_id, slots=free, holding=holding, wait=self._poll_wait)
+        holding = [*self._running(worker_id), *(job_id for job_id, _ in self._given_up)]
+        return await self._client.claim(worker_id, slots=free, holding=holding[:MOST_NAMED], wait=self._poll_wait)
 
     def _take(
         self, job_id: str, attempt: int, worker_id: str, work: Callable[[_Held], Coroutine[Any, Any, None]]
@@ -149,6 +165,9 @@ class Worker:
         if known := self._held.get((job_id, attempt)):
             # Handed out again under a new registration: the work goes on, its result now belongs to that.
             known.worker_id = worker_id
+            return
+        if (job_id, attempt) in self._given_up:
+            log.warning("job %s attempt %d has run here and is not run again", job_id, attempt)
             return
         for older in [held for held in self._held.values() if held.job_id == job_id]:
             self._lost(older.job_id, older.attempt)
@@ -170,11 +189,8 @@ class Worker:
 
     async def _report(self, result: JobResult, held: _Held) -> None:
         held.reporting = True
-        try:
-            await deliver(self._client, lambda: held.worker_id, result, self._backoff)
-        except UnknownWorker as error:
-            if not self._stopping.is_set():
-                await self._membership.renew(error.worker_id)
+        if not await self._delivery.deliver(result, lambda: held.worker_id):
+            self._given_up.append((held.job_id, held.attempt))
 
     def _running(self, worker_id: str) -> Mapping[str, int]:
         """The jobs held under a worker id. Those of an earlier registration are nobody's: their leases run out."""
@@ -196,10 +212,15 @@ class Worker:
                 handed_back = await retry(
                     lambda: self._client.deregister(worker_id), what="deregistering", backoff=backoff
                 )
+        except UnknownWorker:
+            log.info("worker %s was no longer known", worker_id)  # an answer that got lost, or an operator's doing
         except (ApiError, TimeoutError) as error:
             log.warning("worker %s could not deregister: %s", worker_id, error or "no answer in time")
+            return
         else:
             log.info("worker %s deregistered, %d jobs handed back", worker_id, len(handed_back))
+        await self._membership.left()
+        await asyncio.to_thread(self._spool.void, worker_id)
 
     def _tasks(self) -> list[asyncio.Task[None]]:
         return [held.task for held in self._held.values() if held.task is not None]

@@ -14,8 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from broadway_grader.durable import write_durably
 from broadway_grader.errors import SetupError
 from broadway_grader.removal import remove_tree
+from broadway_grader.spool import Spool
+from broadway_grader.worker_ids import WorkerIds
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ class WorkDirectory:
     work-dir/
       lock           held with flock(2) while a grader lives, so it ends with the process, however that ends
       instance       a random id, by which containers of an earlier life are known as ours
+      workers        the ids that the API may still know this grader by
+      spool/         results that the API has not answered yet
       jobs/          0700, so that the host's other users cannot reach what is open to a container's user
         <job>-<…>/   0777, mounted at /job
     """
@@ -56,6 +61,8 @@ class WorkDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.jobs = self.path / "jobs"
+        self.spool = Spool(self.path / "spool")
+        self.worker_ids = WorkerIds(self.path / "workers")
         self.instance = ""
         self._lock: int | None = None
 
@@ -67,6 +74,7 @@ class WorkDirectory:
             self._acquire(self._lock)
             self.jobs.mkdir(mode=0o700, exist_ok=True)
             self.jobs.chmod(0o700)
+            self.spool.open()
             self.instance = self._identity()
         except OSError as error:
             self.close()
@@ -121,7 +129,7 @@ class WorkDirectory:
             if identity := file.read_text("ascii").strip():
                 return identity
         identity = uuid.uuid4().hex
-        file.write_text(identity + "\n", "ascii")
+        write_durably(file, f"{identity}\n".encode("ascii"))
         return identity
 
     def _acquire(self, lock: int) -> None:

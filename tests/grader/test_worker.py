@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,15 @@ import pytest_asyncio
 
 from broadway_grader import worker
 from broadway_grader.client import ApiClient
+from broadway_grader.delivery import Delivery
 from broadway_grader.domain import Job, JobResult, Output, Reason, StageResult, failed_result
 from broadway_grader.errors import RetryableError, Unauthorized, Unreachable
+from broadway_grader.recovery import Recovery
 from broadway_grader.registration import Membership, WorkerDetails
 from broadway_grader.retry import Backoff, retry
+from broadway_grader.spool import Spool
 from broadway_grader.worker import Worker
+from broadway_grader.worker_ids import WorkerIds
 from tests.grader.fake_api import CUT, FakeApi, Reply, fail, success
 from tests.grader.stages import until
 
@@ -58,14 +63,22 @@ class Runner:
 class Grader:
     """A worker of two slots, run as a task."""
 
-    def __init__(self, client: ApiClient, backoff: Backoff = QUICK) -> None:
+    def __init__(self, client: ApiClient, directory: Path, backoff: Backoff = QUICK) -> None:
+        """A new life of the grader whose spool and worker ids are in `directory`."""
         details = WorkerDetails(hostname="here", slots=2, runtime="docker", version="1")
         self.runner = Runner()
-        self.membership = Membership(client, details, backoff)
+        self.spool, ids = Spool(directory / "spool"), WorkerIds(directory / "workers")
+        self.spool.open()
+        self.membership = Membership(client, details, ids, backoff)
+        delivery = Delivery(client, self.membership, self.spool, backoff)
+        recovery = Recovery(client, delivery, ids, backoff, results=self.spool.load(), worker_ids=ids.load())
         self.worker = Worker(
             client,
             self.membership,
             self.runner,  # type: ignore[arg-type]  # the part of a JobRunner that a worker uses
+            delivery,
+            self.spool,
+            recovery,
             slots=2,
             poll_wait=1,
             backoff=backoff,
@@ -100,9 +113,9 @@ async def api() -> AsyncIterator[FakeApi]:
 
 
 @pytest_asyncio.fixture
-async def grader(api: FakeApi) -> AsyncIterator[Grader]:
+async def grader(api: FakeApi, tmp_path: Path) -> AsyncIterator[Grader]:
     async with ApiClient(api.url, "token", answer_timeout=5) as client:
-        grader = Grader(client)
+        grader = Grader(client, tmp_path)
         yield grader
         grader.worker.stop_now()
         if grader.task is not None:
@@ -245,13 +258,14 @@ async def test_a_result_is_posted_under_the_id_that_claimed_the_job(grader: Grad
     await until(lambda: api.registrations == 2, "it to register again")
     await until(lambda: api.of("heartbeat")[-1].headers["worker_id"] == SECOND, "a heartbeat under the new id")
     assert api.of("heartbeat")[-1].body == {"running": []}, "the old id's job is not the new one's"
-    api.say("report", fail(401))
+    api.say("report", fail(401), fail(401))
     grader.runner.end(1)
-    await until(lambda: api.of("report"), "the report")
-    assert api.of("report")[0].headers["worker_id"] == FIRST
+    await until(lambda: len(api.of("report")) == 2, "the report, and once more")
+    assert {call.headers["worker_id"] for call in api.of("report")} == {FIRST}
     api.say("claim", jobs(2))
     await until(lambda: (job_id(2), 1) in grader.runner.running, "the slot to be free again")
-    assert len(api.of("report")) == 1, "a result of an unknown worker is dropped"
+    assert len(api.of("report")) == 2, "a result of an unknown worker is set aside"
+    assert len(list(grader.spool.refused.iterdir())) == 1
 
 
 async def test_a_job_handed_out_again_under_the_new_id_is_reported_under_it(grader: Grader, api: FakeApi) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from broadway_grader.clock import utc_now
 from broadway_grader.domain import Job, Reason, Stage, StageResult
 from broadway_grader.errors import SetupError
 from broadway_grader.removal import remove_tree
-from broadway_grader.runner import JobRunner, utc_now
+from broadway_grader.runner import JobRunner
 from broadway_grader.runtimes.port import Place
 from broadway_grader.workspace import WorkDirectory, Workspace
 
