@@ -154,11 +154,14 @@ class ApiClient:
         if response.status_code == 413:  # a proxy's word too: the same body would meet the same limit
             raise TooLarge(int(response.request.headers.get("Content-Length", 0)))
         try:
-            return str(_data(response, worker_id).get("state"))
+            state = _data(response, worker_id).get("state")
         except Refused as refusal:
             if refusal.status == 409:
                 raise ClaimLost(result.job_id, result.attempt) from refusal
             raise
+        if not isinstance(state, str):  # the result may be gone for good only on the API's clear word
+            raise UnusableAnswer("a result was answered without the job's state")
+        return state
 
     async def deregister(self, worker_id: str) -> Sequence[str]:
         """Deregister; returns the jobs that went back to the queue. Raises UnknownWorker."""

@@ -90,10 +90,13 @@ class Spool:
 
     def load(self) -> list[SpooledResult]:
         """The results that are here, by name. What is none (a write cut short, say) is set aside and logged."""
+        try:
+            paths = sorted(path for path in self.path.iterdir() if path != self.refused)
+        except OSError as error:
+            log.error("cannot look into %s: %s", self.path, error)  # noqa: TRY400
+            return []
         found = []
-        for path in sorted(self.path.iterdir()):
-            if path == self.refused:
-                continue
+        for path in paths:
             try:
                 spooled = _parse(path)
             except (OSError, ValueError, RecursionError) as error:
