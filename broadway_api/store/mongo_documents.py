@@ -43,13 +43,16 @@ QUEUE = "queue"
 HELD = "held"
 UNFINISHED = "unfinished"
 BY_STATE = "by_state"
+BY_RUN = "by_run"
+BY_END = "by_end"
+LEASES = "leases"
 
 _RUNNING = {"state": JobState.RUNNING.value}
 
 INDEXES = {
     "runs": [
         IndexModel([("course", ASCENDING), ("_id", DESCENDING)], name="by_course"),
-        IndexModel([("finished_at", ASCENDING)], name="by_end", partialFilterExpression={"settled": True}),
+        IndexModel([("finished_at", ASCENDING)], name=BY_END, partialFilterExpression={"settled": True}),
         IndexModel([("unsettled", ASCENDING)], name="unsettled", partialFilterExpression={"unsettled": True}),
         IndexModel(
             [("course", ASCENDING), ("idempotency.key", ASCENDING)],
@@ -66,13 +69,13 @@ INDEXES = {
             partialFilterExpression={"state": JobState.QUEUED.value},
         ),
         IndexModel([("worker_id", ASCENDING)], name=HELD, partialFilterExpression=_RUNNING),
-        IndexModel([("lease_expires_at", ASCENDING)], name="leases", partialFilterExpression=_RUNNING),
+        IndexModel([("lease_expires_at", ASCENDING)], name=LEASES, partialFilterExpression=_RUNNING),
         # A job stays at its place here while it is waiting, queued and running, and leaves when it ends: one probe
         # says whether a phase is over, and cannot miss a job that changes its state meanwhile.
         IndexModel(
             [("run_id", ASCENDING), ("type", ASCENDING)], name=UNFINISHED, partialFilterExpression={"ended": False}
         ),
-        IndexModel([("run_id", ASCENDING), ("seq", ASCENDING)], name="by_run", unique=True),
+        IndexModel([("run_id", ASCENDING), ("seq", ASCENDING)], name=BY_RUN, unique=True),
         # `reason` is here for the summary, which then reads no document.
         IndexModel(
             [("run_id", ASCENDING), ("type", ASCENDING), ("state", ASCENDING), ("reason", ASCENDING)], name=BY_STATE

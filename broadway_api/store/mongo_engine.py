@@ -52,6 +52,7 @@ class MongoEngine:
         """Raises StoreUrlInvalid."""
         self._indexes = indexes
         self._schema_version = schema_version
+        self.has_change_streams = False  # known once it is open
         try:
             given = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
             timeouts = {name: value for name, value in _TIMEOUTS.items() if name.lower() not in given}
@@ -66,6 +67,8 @@ class MongoEngine:
 
     async def open(self) -> None:
         """Check or record the schema's version, then make the indexes. Raises SchemaTooNew."""
+        hello = await self._client.admin.command("hello")
+        self.has_change_streams = "setName" in hello or hello.get("msg") == "isdbgrid"  # a replica set, or mongos
         meta = self.collection("meta")
         await meta.update_one({"_id": "schema"}, {"$setOnInsert": {"version": self._schema_version}}, upsert=True)
         schema = await meta.find_one({"_id": "schema"})

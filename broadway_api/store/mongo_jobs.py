@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from pymongo import ReturnDocument
 
 from broadway_api import lifecycle
 from broadway_api.domain import Claim, FinishedJob, Job, JobState, LostJob, Reason, Result, StageLog
 from broadway_api.errors import ClaimLost, JobNotFound
-from broadway_api.store.mongo_documents import QUEUE, UNFINISHED, job_from_document
+from broadway_api.store.mongo_documents import BY_STATE, LEASES, QUEUE, UNFINISHED, job_from_document
 from broadway_api.store.mongo_engine import Document, translate_errors
 from broadway_api.store.mongo_part import BLAMELESS, MongoPart, exists
 
@@ -58,7 +59,7 @@ class MongoJobs(MongoPart):
     async def expire_leases(self, now: datetime, lease: timedelta) -> list[LostJob]:
         latest = {"lease_expires_at": now + lease}
         await self._jobs.update_many(
-            {"state": JobState.RUNNING, "lease_expires_at": {"$gt": now + lease}}, {"$set": latest}
+            {"state": JobState.RUNNING, "lease_expires_at": {"$gt": now + lease}}, {"$set": latest}, hint=LEASES
         )
         over = {"lease_expires_at": {"$lte": now}}
         expired = await self._jobs.find({"state": JobState.RUNNING, **over}).sort("lease_expires_at").to_list()
@@ -70,7 +71,7 @@ class MongoJobs(MongoPart):
         blameless = [None, *(reason for reason in Reason if not reason.is_infrastructure)]
         ended = {"$in": [JobState.SUCCEEDED, JobState.FAILED]}
         by_others = {"state": ended, "reason": {"$in": blameless}, "worker_id": {"$ne": worker_id}}
-        return await exists(self._jobs, {"run_id": run_id, **by_others})
+        return await exists(self._jobs, {"run_id": run_id, **by_others}, hint=BY_STATE)
 
     async def job(self, job_id: str) -> Job:
         return job_from_document(await self._job_document(job_id))
@@ -79,8 +80,9 @@ class MongoJobs(MongoPart):
         upload = (await self._job_document(job_id)).get("upload")
         return [] if upload is None else await self._logs.read(job_id, upload, stage)
 
-    async def queue_depth(self) -> int:
-        return await self._jobs.count_documents({"state": JobState.QUEUED}, hint=QUEUE)
+    async def queue_depth(self, limit: int | None = None) -> int:
+        bound: dict[str, Any] = {} if limit is None else {"limit": limit}
+        return await self._jobs.count_documents({"state": JobState.QUEUED}, hint=QUEUE, **bound)
 
     async def _hand_out_again(self, worker_id: str, n: int, until: datetime, holding: Sequence[str]) -> list[Job]:
         """Jobs that the worker holds without knowing of them, with a new lease."""

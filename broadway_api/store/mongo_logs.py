@@ -54,9 +54,9 @@ class MongoLogs:
         """
         await self._pieces.delete_many({"job_id": job_id, "attempt": {"$lte": attempt}, "upload": {"$ne": accepted}})
 
-    async def discard_all(self, job_id: str) -> None:
-        """Delete every upload of a job."""
-        await self._pieces.delete_many({"job_id": job_id})
+    async def discard_all(self, job_ids: Sequence[str]) -> None:
+        """Delete every upload of some jobs."""
+        await self._pieces.delete_many({"job_id": {"$in": list(job_ids)}})
 
     async def read(self, job_id: str, upload: str, stage: int | None) -> list[StageLog]:
         """What the stages of an upload printed, or one of them."""

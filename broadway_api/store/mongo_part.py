@@ -28,7 +28,7 @@ class MongoPart:
         self._jobs = engine.collection("jobs")
         self._workers = engine.collection("workers")
         self._logs = MongoLogs(engine.collection("logs"))
-        self._bell = MongoBell(engine.collection("meta"))
+        self._bell = MongoBell(engine)
         self._ranks = MongoRanks(self._jobs, engine.collection("courses"), engine.collection("meta"))
 
     async def _see(self, worker_id: str, now: datetime) -> Worker:

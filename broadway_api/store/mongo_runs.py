@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from bson import ObjectId
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from broadway_api import lifecycle
@@ -13,6 +14,8 @@ from broadway_api.domain import IdempotencyKey, Job, JobState, JobType, Reason, 
 from broadway_api.errors import IdempotencyMismatch, RunAlreadyStarted, RunNotFound
 from broadway_api.store import records
 from broadway_api.store.mongo_documents import (
+    BY_END,
+    BY_RUN,
     BY_STATE,
     UNFINISHED,
     job_from_document,
@@ -69,7 +72,7 @@ class MongoRuns(MongoPart):
     async def advance_run(self, run_id: str, *, leaving: RunState, to: RunState, now: datetime) -> bool:
         finished_at = now if to.ended else None
         changed = await self._runs.update_one(
-            {"_id": run_id, "state": leaving}, {"$set": {"state": to, "finished_at": finished_at}}
+            {"_id": run_id, "state": leaving}, {"$set": {"state": to, "finished_at": finished_at, "unsettled": True}}
         )
         return changed.matched_count == 1
 
@@ -88,10 +91,12 @@ class MongoRuns(MongoPart):
             "finished_at": now,
             "lease_expires_at": None,
         }
-        changed = await self._jobs.update_many({"run_id": run_id, "ended": False}, {"$set": cancelled})
+        changed = await self._jobs.update_many({"run_id": run_id, "ended": False}, {"$set": cancelled}, hint=UNFINISHED)
         return changed.modified_count
 
     async def retry_jobs(self, run_id: str, job_ids: Sequence[str], attempts: int) -> int:
+        if not await self.is_settled(run_id):
+            return 0
         named = {"_id": {"$in": list(job_ids)}, "run_id": run_id}
         again = {
             "state": JobState.WAITING,
@@ -103,15 +108,33 @@ class MongoRuns(MongoPart):
         await self._jobs.update_many({**named, "ended": True}, [{"$set": again}])
         return await self._jobs.count_documents({**named, "state": JobState.WAITING})
 
+    async def is_settled(self, run_id: str) -> bool:
+        return await exists(self._runs, {"_id": run_id, "settled": True})
+
     async def delete_runs(self, finished_before: datetime, limit: int) -> list[str]:
         old = {"settled": True, "finished_at": {"$lt": finished_before}}
-        found = await self._runs.find(old, {"_id": True}).sort("finished_at").limit(limit).to_list()
+        found = await self._runs.find(old, {"_id": True}).sort("finished_at").hint(BY_END).limit(limit).to_list()
         for run in found:
-            async for job in self._jobs.find({"run_id": run["_id"]}, {"_id": True}):
-                await self._logs.discard_all(job["_id"])
-            await self._jobs.delete_many({"run_id": run["_id"]})
+            jobs = await self._jobs.find({"run_id": run["_id"]}, {"_id": True}, hint=BY_RUN).to_list()
+            for start in range(0, len(jobs), _BATCH):
+                await self._logs.discard_all([job["_id"] for job in jobs[start : start + _BATCH]])
+            await self._jobs.delete_many({"run_id": run["_id"]}, hint=BY_RUN)
             await self._runs.delete_one({"_id": run["_id"], **old})
         return [run["_id"] for run in found]
+
+    async def forget_half_created(self, created_before: datetime) -> int:
+        # Of each run that has unfinished jobs one key is read; its id tells when it was made.
+        forgotten, run_id, latest = 0, "", str(ObjectId.from_datetime(created_before))
+        while job := await self._jobs.find_one(
+            {"ended": False, "run_id": {"$gt": run_id, "$lt": latest}},
+            {"run_id": True},
+            sort=[("run_id", 1)],
+            hint=UNFINISHED,
+        ):
+            run_id = job["run_id"]
+            if not await exists(self._runs, {"_id": run_id}):
+                forgotten += (await self._jobs.delete_many({"run_id": run_id}, hint=BY_RUN)).deleted_count
+        return forgotten
 
     async def settle_run(self, run_id: str) -> None:
         ended = {"$in": [state for state in RunState if state.ended]}

@@ -64,7 +64,7 @@ class MongoWorkers(MongoPart):
             before = worker_from_document(document)
             after = lifecycle.after_strike(before, now, limit=limit, pause=pause)
             changed = await self._workers.update_one(
-                {"_id": worker_id, "strikes": before.strikes},
+                {"_id": worker_id, "strikes": before.strikes, "quarantined_until": before.quarantined_until},
                 {"$set": {"strikes": after.strikes, "quarantined_until": after.quarantined_until}},
             )
             if changed.matched_count:

@@ -96,14 +96,27 @@ class Store(Protocol):
         """Make ended jobs of an ended run `waiting` again; return how many of the named ones are `waiting` now.
 
         Each may be handed out `attempts` times more. `attempt` and `attempts` stay; reason, info and times go. A
-        repeated call finds them waiting, and counts them.
+        repeated call finds them waiting, and counts them. Guard: the run has ended and is settled (otherwise nothing is
+        changed, and 0 is returned). `reopen_run` makes the run live again; should nobody come to call it, repeating the
+        whole does.
         """
+        ...
+
+    async def is_settled(self, run_id: str) -> bool:
+        """Whether the run has ended and nothing is left to do. An unknown run is not."""
         ...
 
     async def delete_runs(self, finished_before: datetime, limit: int) -> list[str]:
         """Remove up to `limit` ended, settled runs with their jobs and logs; return their ids.
 
         Jobs and logs go first, so that what a crash leaves is found again by the same call.
+        """
+        ...
+
+    async def forget_half_created(self, created_before: datetime) -> int:
+        """Remove the jobs of runs whose creation was broken off before that time; return how many.
+
+        Nobody ever sees such a run. A store that creates runs in one step has none.
         """
         ...
 
@@ -185,7 +198,7 @@ class Store(Protocol):
     async def strike_worker(self, worker_id: str, now: datetime, *, limit: int, pause: timedelta) -> Worker | None:
         """Count an infrastructure fault against a worker, see `lifecycle.after_strike`; None if it is unknown.
 
-        Guard: its strikes are what they were when read.
+        Guard: its strikes and its quarantine are what they were when read.
         """
         ...
 
@@ -248,8 +261,8 @@ class Store(Protocol):
         """What the stages of the last reported attempt printed, or one of them. Raises JobNotFound."""
         ...
 
-    async def queue_depth(self) -> int:
-        """How many jobs are queued."""
+    async def queue_depth(self, limit: int | None = None) -> int:
+        """How many jobs are queued; with a limit (1 or more) no more than that are counted."""
         ...
 
     # --- between processes --------------------------------------------------------------------------------------

@@ -167,6 +167,14 @@ class _ConnectionThread:
                 connection.close()
 
 
+class _GivenUp(Exception):
+    """SQLite rolled the whole transaction back by itself, as it does when the disk is full."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
 _Outcome = tuple[Future[Any], Any, BaseException | None]
 
 
@@ -181,13 +189,17 @@ def _run_batch(
             connection.execute("SAVEPOINT work")
             try:
                 result = work(connection)
-            except Exception as error:  # whatever it is belongs to this caller alone
+            except BaseException as error:  # whatever it is belongs to this caller alone, and never ends the thread
+                if not connection.in_transaction:
+                    raise _GivenUp(error) from error
                 connection.execute("ROLLBACK TO work")
                 outcomes.append((future, None, _translated(error)))
             else:
                 outcomes.append((future, result, None))
             connection.execute("RELEASE work")
         connection.execute("COMMIT")
+    except _GivenUp as given_up:
+        return [(future, None, _translated(given_up.error)) for _, future in batch]
     except sqlite3.Error as error:
         # The commit failed (a full disk, say): nothing of the batch was kept, so nobody is told that it was.
         with contextlib.suppress(sqlite3.Error):

@@ -125,7 +125,7 @@ class SqliteJobs(SqlitePart):
 
         return await self._read(work)
 
-    async def queue_depth(self) -> int:
-        return await self._read(
-            lambda db: int(db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0])
-        )
+    async def queue_depth(self, limit: int | None = None) -> int:
+        queued = "SELECT 1 FROM jobs WHERE state = 'queued' LIMIT ?"  # a negative limit is none
+        counted = f"SELECT count(*) FROM ({queued})"
+        return await self._read(lambda db: int(db.execute(counted, (limit or -1,)).fetchone()[0]))

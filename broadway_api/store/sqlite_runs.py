@@ -129,6 +129,8 @@ class SqliteRuns(SqlitePart):
 
     async def retry_jobs(self, run_id: str, job_ids: Sequence[str], attempts: int) -> int:
         def work(db: sqlite3.Connection) -> int:
+            if not _is_settled(db, run_id):
+                return 0
             db.executemany(
                 "UPDATE jobs SET state = 'waiting', attempt_limit = attempt + ?, reason = NULL, worker_id = NULL,"
                 " rank = NULL, queued_at = NULL, started_at = NULL, finished_at = NULL, info = '[]'"
@@ -139,6 +141,9 @@ class SqliteRuns(SqlitePart):
             return sum(db.execute(waiting, (job_id, run_id)).fetchone() is not None for job_id in job_ids)
 
         return await self._write(work)
+
+    async def is_settled(self, run_id: str) -> bool:
+        return await self._read(lambda db: _is_settled(db, run_id))
 
     async def delete_runs(self, finished_before: datetime, limit: int) -> list[str]:
         def work(db: sqlite3.Connection) -> list[str]:
@@ -154,6 +159,9 @@ class SqliteRuns(SqlitePart):
             return [row["id"] for row in old]
 
         return await self._write(work)
+
+    async def forget_half_created(self, created_before: datetime) -> int:
+        return 0  # a run and its jobs are one transaction
 
     async def settle_run(self, run_id: str) -> None:
         ended = "state IN ('finished', 'failed', 'cancelled')"
@@ -252,6 +260,10 @@ class SqliteRuns(SqlitePart):
                 )
             ]
         )
+
+
+def _is_settled(db: sqlite3.Connection, run_id: str) -> bool:
+    return db.execute("SELECT 1 FROM runs WHERE id = ? AND settled = 1", (run_id,)).fetchone() is not None
 
 
 def _reserve_ranks(db: sqlite3.Connection, course: str, number: int) -> tuple[float, float]:
