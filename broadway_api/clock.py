@@ -45,9 +45,13 @@ class StoreClock:
         """Read the store's clock; whether it had jumped. Raises StoreUnavailable."""
         asked = self._monotonic()
         read = await self._read()
-        # The answer was made at some time between question and arrival: take the middle.
-        began = read - timedelta(seconds=(asked + self._monotonic()) / 2)
-        jumped = abs(began - self._began) > JUMP
+        arrived = self._monotonic()
+        # The answer was made at some time between question and arrival: take the middle, which may be half of that off.
+        began = read - timedelta(seconds=(asked + arrived) / 2)
+        moved, uncertain = abs(began - self._began), timedelta(seconds=(arrived - asked) / 2)
+        if moved <= uncertain:
+            return False  # a slow answer that agrees with what was counted tells nothing better
+        jumped = moved > JUMP + uncertain
         if jumped:
             logger.warning("the store's clock jumped by %.1f s", (began - self._began).total_seconds())
         self._began = began

@@ -16,8 +16,8 @@ from typing import Protocol
 class SharedQueue(Protocol):
     """The part of the store that the watchers need."""
 
-    async def queue_depth(self) -> int:
-        """How many jobs are queued."""
+    async def queue_depth(self, limit: int | None = None) -> int:
+        """How many jobs are queued, counted no further than the limit."""
         ...
 
     async def jobs_queued_elsewhere(self) -> None:
@@ -70,13 +70,13 @@ async def watch_queue(store: SharedQueue, wake_ups: WakeUps, *, seconds: float =
     """For ever: wake those who wait if the store has jobs that nobody told us of."""
     while True:
         await asyncio.sleep(seconds)
-        if len(wake_ups):
-            wake_ups.jobs_queued(await store.queue_depth())
+        if waiting := len(wake_ups):
+            wake_ups.jobs_queued(await store.queue_depth(limit=waiting))
 
 
 async def listen_for_jobs(store: SharedQueue, wake_ups: WakeUps) -> None:
     """For ever: wake those who wait when the store says that another process has queued jobs."""
     while True:
         await store.jobs_queued_elsewhere()
-        if len(wake_ups):
-            wake_ups.jobs_queued(await store.queue_depth())
+        if waiting := len(wake_ups):
+            wake_ups.jobs_queued(await store.queue_depth(limit=waiting))

@@ -89,8 +89,10 @@ def after_strike(worker: Worker, now: datetime, *, limit: int, pause: timedelta)
     """The worker after an infrastructure fault of its own.
 
     From the `limit`-th in a row on it is quarantined, for `pause`, and twice as long with each failed probe, up to
-    32 times.
+    32 times. What it was handed before its quarantine, and fails during it, is no probe.
     """
+    if worker.quarantined_until and now < worker.quarantined_until:
+        return worker
     strikes = worker.strikes + 1
     if strikes < limit:
         return replace(worker, strikes=strikes)

@@ -29,7 +29,15 @@ from broadway_api.domain import (
     Worker,
     WorkerState,
 )
-from broadway_api.errors import ClaimLost, JobNotFound, NothingToRetry, RunEnded, RunNotEnded
+from broadway_api.errors import (
+    ClaimLost,
+    JobNotFound,
+    NothingToRetry,
+    RunEnded,
+    RunNotEnded,
+    RunNotFound,
+    StoreUnavailable,
+)
 from broadway_api.events import WakeUps
 from broadway_api.intake import Intake
 from broadway_api.policy import Policy
@@ -118,7 +126,8 @@ class Service:
         run = await self._store.run(run_id)
         if not run.state.ended:
             raise RunNotEnded(run_id, run.state)
-        await self.settler.settle(run_id)
+        if not await self._store.is_settled(run_id):
+            await self.settler.settle(run_id)
         jobs = [job async for job in self._all_jobs(run_id)]
         chosen = [job for job in jobs if _is_to_retry(job, students)]
         if not chosen:
@@ -179,13 +188,19 @@ class Service:
     ) -> AsyncGenerator[tuple[str, RunSummary] | None, None]:
         """The run as it is whenever that has changed, with an id for each; None now and then, when nothing has.
 
-        Begins with the present unless that is the one of the id `last_seen`, and ends with the run. Raises
-        RunNotFound.
+        Begins with the present unless that is the one of the id `last_seen`, and ends with the run, or when the server
+        stops or cannot ask the store any more: whoever follows comes back. Raises RunNotFound and StoreUnavailable
+        before the first.
         """
-        silent = 0.0
+        silent, asked = 0.0, False
         while not self.wake_ups.closed:
-            summary = await self._store.run_summary(run_id)
-            version = _version(summary)
+            try:
+                summary = await self._store.run_summary(run_id)
+            except (RunNotFound, StoreUnavailable):
+                if asked:
+                    return
+                raise
+            asked, version = True, _version(summary)
             if version != last_seen:
                 yield version, summary
                 last_seen, silent = version, 0.0
@@ -316,6 +331,8 @@ class Service:
 
 
 def _is_to_retry(job: Job, students: Sequence[Mapping[str, Any]] | None) -> bool:
+    if job.state is JobState.WAITING:  # of an ended run: a retry was broken off before it reopened the run
+        return True
     if students is None:
         return job.state in (JobState.FAILED, JobState.CANCELLED)
     return job.student is not None and any(wanted.items() <= job.student.items() for wanted in students)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 from broadway_api.clock import StoreClock
 from broadway_api.domain import JobState
@@ -18,6 +19,10 @@ logger = logging.getLogger(__name__)
 
 #: Runs that retention deletes in one sweep: a few, so that a sweep stays short.
 DELETED_AT_ONCE = 10
+
+#: Seconds between two searches for what broken-off creations left, and how old that must be: no creation takes so long.
+TIDY_EVERY = 3600.0
+HALF_CREATED_AFTER = timedelta(hours=1)
 
 
 class Sweeper:
@@ -46,6 +51,7 @@ class Sweeper:
         self._monotonic = monotonic
         self._watching_since: float | None = None
         self._last_look = 0.0
+        self._tidied: float | None = None
 
     async def run(self) -> None:
         """For ever: sweep now, and again after each pause. Raises StoreUnavailable."""
@@ -55,7 +61,12 @@ class Sweeper:
             except BaseException:
                 self._watching_since = None
                 raise
-            await asyncio.sleep(max(self._policy.heartbeat_interval / 2, 0.25))
+            await asyncio.sleep(self.interval)
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two sweeps: short enough that one of them that takes its time does not break the watch."""
+        return min(self._policy.heartbeat_interval / 2, self._policy.lease.total_seconds() / 6)
 
     async def sweep(self) -> None:
         """One round. Raises StoreUnavailable."""
@@ -66,6 +77,10 @@ class Sweeper:
             await self._settler.settle(run_id)
         now = self._clock.now()
         await self._store.forget_workers(now - self._policy.worker_retention)
+        if self._tidied is None or self._monotonic() - self._tidied >= TIDY_EVERY:
+            if forgotten := await self._store.forget_half_created(now - HALF_CREATED_AFTER):
+                logger.info("%d jobs removed of runs whose creation broke off", forgotten)
+            self._tidied = self._monotonic()
         if self._policy.run_retention is not None:
             for run_id in await self._store.delete_runs(now - self._policy.run_retention, DELETED_AT_ONCE):
                 logger.info("run %s deleted: it ended more than %s ago", run_id, self._policy.run_retention)

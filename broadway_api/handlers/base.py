@@ -80,6 +80,8 @@ class ApiHandler(RequestHandler):
     #: Whether nobody is there any more to be answered.
     client_has_gone = False
 
+    _work: asyncio.Future[Any] | None = None
+
     def initialize(
         self,
         service: Service,
@@ -170,6 +172,19 @@ class ApiHandler(RequestHandler):
         self.client_has_gone = True
         self._stop_watching_body()
         self._requests.ended(self)
+        if self._work is not None:
+            self._work.cancel()
+
+    async def while_connected(self, work: Awaitable[Any]) -> Any:
+        """Wait for `work`, but not longer than the client does: what nobody waits for must not take a job."""
+        self._stop_watching_body()  # a body is over when its method is called, also a chunked one that nobody reads
+        self._work = asyncio.ensure_future(work)
+        if self.client_has_gone:
+            self._work.cancel()
+        try:
+            return await self._work
+        except asyncio.CancelledError:
+            raise Finish from None
 
     def body(self) -> bytes:
         """The whole body."""
@@ -268,30 +283,12 @@ class ApiHandler(RequestHandler):
 class WorkerHandler(ApiHandler):
     """A handler of workers' calls: it also asks for the worker's id."""
 
-    _work: asyncio.Future[Any] | None = None
-
     def check_head(self) -> None:
         super().check_head()
         given = auth.worker_id(self.request.headers)
         if not given:
             raise UnknownWorker(None)
         self.worker_id = self.checked_id(given, "worker_id")
-
-    async def while_connected(self, work: Awaitable[Any]) -> Any:
-        """Wait for `work`, but not longer than the client does: what nobody waits for must not take a job."""
-        self._stop_watching_body()  # a body is over when its method is called, also a chunked one that nobody reads
-        self._work = asyncio.ensure_future(work)
-        if self.client_has_gone:
-            self._work.cancel()
-        try:
-            return await self._work
-        except asyncio.CancelledError:
-            raise Finish from None
-
-    def on_connection_close(self) -> None:
-        super().on_connection_close()
-        if self._work is not None:
-            self._work.cancel()
 
 
 class UnknownPathHandler(ApiHandler):

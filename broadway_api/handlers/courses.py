@@ -103,11 +103,14 @@ class EventsHandler(ApiHandler):
 
     async def get(self, run_id: str) -> None:
         self.checked_id(run_id, "grading run id")
+        await self.while_connected(self._follow(run_id))
+
+    async def _follow(self, run_id: str) -> None:
         events = self.service.run_events(run_id, self.request.headers.get("Last-Event-ID"))
+        self.set_status(204)  # unless there is an event to tell: an EventSource that gets this does not come back
         async with aclosing(events):
             async for event in events:
-                if self.client_has_gone:
-                    return
+                self.set_status(200)
                 self.set_header("Content-Type", "text/event-stream; charset=utf-8")
                 if event is None:
                     self.write(": still here\n\n")
@@ -115,7 +118,7 @@ class EventsHandler(ApiHandler):
                     version, summary = event
                     data = json_encode(wire.summary_to_json(summary, self.service.now()))
                     self.write(f"id: {version}\nevent: run\ndata: {data}\n\n")
-                with suppress(StreamClosedError):  # its client has gone, as the next turn finds
+                with suppress(StreamClosedError):  # its client has gone, which also cancels this
                     await self.flush()
 
 
