@@ -179,13 +179,16 @@ class Fleet:
     async def until_ready(self) -> None:
         """Wait until every grader has registered. Raises TimeoutError."""
         url = f"http://127.0.0.1:{self.links['courses'].port}/api/v1/workers"
-        async with asyncio.timeout(READY_SECONDS), httpx.AsyncClient(headers={"Authorization": TOKEN}) as http:
-            while True:
+        deadline = time.monotonic() + READY_SECONDS
+        async with httpx.AsyncClient(headers={"Authorization": TOKEN}) as http:
+            while time.monotonic() < deadline:
                 with contextlib.suppress(httpx.TransportError):
                     answer = await http.get(url)
                     if answer.is_success and len(answer.json()["data"]["workers"]) >= len(self.graders):
                         return
                 await asyncio.sleep(_TICK)
+        ends = (f"{path.name}:\n{path.read_text(errors='replace')[-1500:]}" for path in self.directory.glob("*.out"))
+        raise TimeoutError("the fleet does not come up\n" + "\n".join(ends))
 
     def heal(self) -> None:
         """End every fault that lasts."""

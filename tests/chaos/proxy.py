@@ -68,6 +68,7 @@ class Link:
         self._open: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._stray: set[asyncio.Task[bytes]] = set()
+        self._serving: set[asyncio.Task[None] | None] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -78,9 +79,10 @@ class Link:
         assert self._server is not None
         self._server.close()
         self.hang_up()
-        for task in self._stray:
+        tasks = [*self._stray, *filter(None, self._serving)]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._stray, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def hang_up(self) -> None:
         """Break every connection that is open now."""
@@ -89,14 +91,18 @@ class Link:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
+        self._serving.add(task := asyncio.current_task())
         try:
             request = await _read_request(reader)
             if request is not None and not self.is_cut:
                 await self._carry(request, reader, writer)
         except (OSError, asyncio.IncompleteReadError):
             pass  # a broken connection is what a link is for: its caller has noticed
+        except asyncio.CancelledError:
+            pass  # the link is being taken down; asyncio's streams report a cancelled handler as a fault
         finally:
             self._open.discard(writer)
+            self._serving.discard(task)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
