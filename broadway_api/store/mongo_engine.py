@@ -67,7 +67,8 @@ class MongoEngine:
 
     async def open(self) -> None:
         """Check or record the schema's version, then make the indexes. Raises SchemaTooNew."""
-        hello = await self._client.admin.command("hello")
+        # Commands do not take over the client's options: without these its times would be naive.
+        hello = await self._client.admin.command("hello", codec_options=self._database.codec_options)
         self.has_change_streams = "setName" in hello or hello.get("msg") == "isdbgrid"  # a replica set, or mongos
         meta = self.collection("meta")
         await meta.update_one({"_id": "schema"}, {"$setOnInsert": {"version": self._schema_version}}, upsert=True)
@@ -87,7 +88,8 @@ class MongoEngine:
 
     async def time(self) -> datetime:
         """The clock of the server that takes our writes."""
-        hello = await self._client.admin.command("hello")
+        # Commands do not take over the client's options: without these its times would be naive.
+        hello = await self._client.admin.command("hello", codec_options=self._database.codec_options)
         local: datetime = hello["localTime"]
         return local
 
