@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Provides what the tests need beside Python: a Docker engine that answers, the two images made here, and a mongod
-# binary. Run it as often as you like: what is there already is left alone, and nothing is started twice.
+# Provides what the tests need beside Python: a Docker engine that answers, the two images made here, a mongod and an
+# nginx binary. Run it as often as you like: what is there already is left alone, and nothing is started twice.
 #
 #   scripts/services.sh         install what is missing, start the engine, make the images, check all of it
 #   scripts/services.sh stop    stop the engine, if it was this script that started it
@@ -189,6 +189,43 @@ END
     fi
 }
 
+# Unpacked, not installed: Debian's package would start a web server on port 80 where systemd runs.
+provide_nginx() {
+    local binary=$state/nginx/usr/sbin/nginx
+    if have nginx; then binary=$(command -v nginx); fi
+    if [ ! -x "$binary" ]; then
+        if ! have apt-get; then
+            missing+=("nginx: install it with your system's package manager, it need not be started")
+            return
+        fi
+        say "downloading nginx"
+        mkdir -p $state
+        local scratch
+        scratch=$(mktemp -d $state/nginx.XXXXXX)
+        if ! (cd "$scratch" && apt-get -q download nginx) >>$state/apt.log 2>&1 && [ $can_be_root = yes ]; then
+            "${as_root[@]}" apt-get -q -y -o DPkg::Lock::Timeout=300 update >>$state/apt.log 2>&1 || true # no or old lists
+            (cd "$scratch" && apt-get -q download nginx) >>$state/apt.log 2>&1 || true
+        fi
+        if ! dpkg-deb --extract "$scratch"/nginx_*.deb "$scratch/nginx" 2>>$state/apt.log; then
+            rm -rf "$scratch"
+            missing+=("nginx: apt-get could not download it, see $state/apt.log")
+            return
+        fi
+        rm -rf $state/nginx
+        mv "$scratch/nginx" $state/nginx # last and at once, as above
+        rm -rf "$scratch"
+    fi
+    if ! "$binary" -v >/dev/null 2>&1; then
+        apt_install libcrypt1 libpcre2-8-0 libssl3 zlib1g || return 0
+    fi
+    local version
+    if version=$("$binary" -v 2>&1); then
+        say "${version#nginx version: } at $binary"
+    else
+        missing+=("an nginx that runs: $binary says: ${version%%$'\n'*}")
+    fi
+}
+
 case ${1:-} in
 stop)
     stop_engine
@@ -209,6 +246,7 @@ fi
 provide_engine
 provide_images
 provide_mongod
+provide_nginx
 
 if [ ${#missing[@]} -gt 0 ]; then
     printf 'services: missing: %s\n' "${missing[@]}" >&2

@@ -28,10 +28,18 @@ class ServiceMissing(Exception):
 
 def mongod_binary() -> Path:
     """The `mongod` to run: one on PATH, else the one that `make services` unpacked."""
-    unpacked = ROOT / ".services" / "mongodb" / "mongod"
-    found = shutil.which("mongod") or shutil.which(unpacked)
+    return _binary("mongod", ROOT / ".services" / "mongodb" / "mongod")
+
+
+def nginx_binary() -> Path:
+    """The `nginx` to run, found in the same way."""
+    return _binary("nginx", ROOT / ".services" / "nginx" / "usr" / "sbin" / "nginx")
+
+
+def _binary(name: str, unpacked: Path) -> Path:
+    found = shutil.which(name) or shutil.which(unpacked)
     if found is None:
-        raise ServiceMissing(f"no mongod on PATH nor at {unpacked}: run `make services`")
+        raise ServiceMissing(f"no {name} on PATH nor at {unpacked}: run `make services`")
     return Path(found)
 
 
