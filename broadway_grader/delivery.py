@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 #: A server that refuses a large body may close the connection before its 413 is read. After so many broken connections
 #: in a row the body is taken to be the reason.
 CUT_OFFS_TAKEN_FOR_TOO_LARGE = 3
+#: Characters of logs below which it never is: every server takes so much, and broken connections are the network's, or
+#: those of an API that dies again and again, which must not cost anybody their logs.
+ALWAYS_SMALL_ENOUGH = 65_536
 
 
 class Delivery:
@@ -78,7 +81,7 @@ class Delivery:
                 return await post(body)
             except CutOff as error:
                 cut_offs += 1
-                if cut_offs % CUT_OFFS_TAKEN_FOR_TOO_LARGE == 0 and body.has_logs():
+                if cut_offs % CUT_OFFS_TAKEN_FOR_TOO_LARGE == 0 and body.log_size() > ALWAYS_SMALL_ENOUGH:
                     raise TooLarge(0) from error
                 raise
 

@@ -133,7 +133,11 @@ class JobResult:
 
     def has_logs(self) -> bool:
         """Whether there is any output left to shorten."""
-        return any(stage.stdout.text or stage.stderr.text for stage in self.stages)
+        return self.log_size() > 0
+
+    def log_size(self) -> int:
+        """Characters of output, of all stages together."""
+        return sum(len(stage.stdout.text) + len(stage.stderr.text) for stage in self.stages)
 
     def with_halved_logs(self) -> JobResult:
         """The same result with half of each output, for an API that refused it as too large."""

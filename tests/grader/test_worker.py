@@ -344,14 +344,25 @@ async def test_a_result_that_is_too_large_gets_through_with_less_of_its_logs(gra
 
 
 async def test_a_connection_that_always_breaks_on_a_result_is_taken_for_too_large(grader: Grader, api: FakeApi) -> None:
-    grader.runner.output = "x" * 1000
+    grader.runner.output = "x" * 100_000
     api.say("claim", jobs(1))
     api.say("report", CUT, CUT, CUT)
     grader.start()
     await running(grader, 1)
     grader.runner.end(1)
     await until(lambda: len(api.of("report")) == 4, "the fourth report")
-    assert len(api.of("report")[3].body["info"][0]["stdout"]) == 500
+    assert len(api.of("report")[3].body["info"][0]["stdout"]) == 50_000
+
+
+async def test_no_broken_connection_costs_a_small_result_its_logs(grader: Grader, api: FakeApi) -> None:
+    grader.runner.output = "x" * 1000
+    api.say("claim", jobs(1))
+    api.say("report", *[CUT] * 7)
+    grader.start()
+    await running(grader, 1)
+    grader.runner.end(1)
+    await until(lambda: len(api.of("report")) == 8, "the eighth report")
+    assert api.of("report")[7].body["info"][0]["stdout"] == "x" * 1000
 
 
 async def test_a_result_too_large_even_without_logs_does_not_block_its_slot(grader: Grader, api: FakeApi) -> None:
