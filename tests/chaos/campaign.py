@@ -220,10 +220,16 @@ class _Campaign:
         for listed in runs:
             # One by one: a list may leave histories out.
             jobs[listed.id] = [await store.job(job.id) for job in await store.run_jobs(listed.id, limit=1_000)]
+        logs = {
+            job.id: {log.stage: log.stdout for log in await store.job_log(job.id)}
+            for run_jobs in jobs.values()
+            for job in run_jobs
+        }
         return invariants.Evidence(
             promises=courses.promises,
             runs=runs,
             jobs=jobs,
+            logs=logs,
             record=record.by_attempt(record.read(self._fleet.directory)),
             max_attempts=JOB_MAX_ATTEMPTS,
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from broadway_api.domain import Attempt, Job, JobState, JobType, Run, RunState
 from tests.chaos import outcomes
+from tests.chaos.fake_runtime import FakeRuntime
 from tests.chaos.load import RUN_NUMBER, Promise, RunPlan
 from tests.chaos.record import BEGIN, END, Entry
 
@@ -31,6 +32,7 @@ class Evidence:
     promises: Sequence[Promise]
     runs: Sequence[Run]
     jobs: Mapping[str, Sequence[Job]]  # of each run
+    logs: Mapping[str, Mapping[int, str]]  # of each job: what each stage printed
     record: Record
     max_attempts: int
 
@@ -171,6 +173,10 @@ def _of_job(job: Job, promise: Promise, evidence: Evidence) -> Iterator[str]:
             yield f"attempt {accepted.number} was accepted, and its stages ended with {codes} instead of {text}"
         elif (accepted.reason is None) != (codes[-1] == 0):
             yield f"attempt {accepted.number} was accepted with reason {accepted.reason}, and ended with {codes}"
+        elif accepted.number == job.attempt and not entries[0].life.startswith("docker"):
+            printed = {stage: FakeRuntime.printed(job.id, stage) for stage in range(len(codes))}
+            if evidence.logs.get(job.id) != printed:
+                yield f"its log is {evidence.logs.get(job.id)}"
 
 
 def _history(job: Job, promise: Promise, max_attempts: int) -> Iterator[str]:

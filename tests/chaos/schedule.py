@@ -43,8 +43,8 @@ def plan(
 ) -> list[Fault]:
     """The faults of a campaign of that length, in order. The same arguments give the same faults."""
     faults = [
-        *_at_random(random.Random(f"{seed}/graders"), seconds, _grader_fault, graders, every=1.0),  # noqa: S311
-        *_at_random(random.Random(f"{seed}/apis"), seconds, _api_fault, apis, every=9.0 / len(apis) ** 0.5),  # noqa: S311
+        *_at_random(random.Random(f"{seed}/graders"), seconds, _grader_fault, graders, every=1.2),  # noqa: S311
+        *_at_random(random.Random(f"{seed}/apis"), seconds, _api_fault, apis, every=12.0 / len(apis) ** 0.5),  # noqa: S311
         *_deaths_of_everything(random.Random(f"{seed}/everything"), seconds),  # noqa: S311
     ]
     if nodes:
