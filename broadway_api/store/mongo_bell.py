@@ -48,7 +48,7 @@ class MongoBell:
                     only_bell: list[dict[str, Any]] = [{"$match": {"documentKey._id": _BELL}}]
                     self._stream = await self._meta.watch(only_bell, max_await_time_ms=_SILENCE)
                 await self._stream.next()
-        except PyMongoError:
+        except BaseException:  # also a caller that gives up: its stream reads no further
             await self.close()
             raise
 

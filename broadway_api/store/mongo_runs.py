@@ -104,6 +104,7 @@ class MongoRuns(MongoPart):
             "attempt_limit": {"$add": ["$attempt", attempts]},
             "info": records.to_text([]),
             **dict.fromkeys(("reason", "worker_id", "queued_at", "started_at", "finished_at")),
+            **dict.fromkeys(("avoid_worker_id", "avoid_until")),
         }
         await self._jobs.update_many({**named, "ended": True}, [{"$set": again}])
         return await self._jobs.count_documents({**named, "state": JobState.WAITING})

@@ -95,7 +95,7 @@ class Store(Protocol):
     async def retry_jobs(self, run_id: str, job_ids: Sequence[str], attempts: int) -> int:
         """Make ended jobs of an ended run `waiting` again; return how many of the named ones are `waiting` now.
 
-        Each may be handed out `attempts` times more. `attempt` and `attempts` stay; reason, info and times go. A
+        Each may be handed out `attempts` times more. `attempt` and `attempts` stay; all else goes. A
         repeated call finds them waiting, and counts them. Guard: the run has ended and is settled (otherwise nothing is
         changed, and 0 is returned). `reopen_run` makes the run live again; should nobody come to call it, repeating the
         whole does.
@@ -219,8 +219,8 @@ class Store(Protocol):
 
         First those it holds already and did not name in `holding` (the answer that gave them got lost), unchanged
         but for a new lease; then queued jobs, by (rank, id): `running`, `attempt` + 1, a lease. Each job goes to one
-        caller. Of queued jobs a worker gets as many as `lifecycle.new_jobs_allowed` says, and none that another
-        worker is to try first (`avoid_worker_id`, until `avoid_until`), unless no other worker was seen since
+        caller. Of queued jobs a worker gets as many as `lifecycle.new_jobs_allowed` says. Those that another worker is
+        to try first (`avoid_worker_id`, until `avoid_until`) it gets last, and only if no other worker was seen since
         `now - lease`.
         """
         ...

@@ -43,13 +43,17 @@ class SqliteJobs(SqlitePart):
             db.executemany("UPDATE jobs SET lease_expires_at = ? WHERE id = ?", ((until, job_id) for job_id in ids))
             holds = len(ids) + len(holding)
             wanted = lifecycle.new_jobs_allowed(read_worker(db, worker_id), n - len(ids), holds, now)
+            for_others = "ifnull(avoid_worker_id = ?1 AND avoid_until > ?2, false)"
             queued = db.execute(
-                "SELECT id FROM jobs WHERE state = 'queued'"
-                " AND (avoid_worker_id IS NULL OR avoid_worker_id <> ?1 OR avoid_until <= ?2 OR NOT EXISTS"
-                "  (SELECT 1 FROM workers WHERE id <> ?1 AND last_seen > ?3))"
-                " ORDER BY rank, id LIMIT ?4",
-                (worker_id, to_millis(now), to_millis(now - lease), wanted),
+                f"SELECT id FROM jobs WHERE state = 'queued' AND NOT {for_others} ORDER BY rank, id LIMIT ?3",
+                (worker_id, to_millis(now), wanted),
             ).fetchall()
+            if len(queued) < wanted:
+                queued += db.execute(
+                    f"SELECT id FROM jobs WHERE state = 'queued' AND {for_others} AND NOT EXISTS"
+                    " (SELECT 1 FROM workers WHERE id <> ?1 AND last_seen > ?4) ORDER BY rank, id LIMIT ?3",
+                    (worker_id, to_millis(now), wanted - len(queued), to_millis(now - lease)),
+                ).fetchall()
             db.executemany(
                 "UPDATE jobs SET state = 'running', attempt = attempt + 1, worker_id = ?, lease_expires_at = ?,"
                 " started_at = ? WHERE id = ?",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 from broadway_api.domain import (
     Claim,
@@ -147,3 +147,28 @@ async def jobs_of(store: Store, run: Run) -> list[Job]:
 async def state_of(store: Store, run: Run) -> RunState:
     """The state of a run, as stored."""
     return (await store.run(run.id)).state
+
+
+class Killed(Exception):
+    """Whoever did this was killed."""
+
+
+class BreaksOff(Sequence[Job]):
+    """Jobs of which only the first few can be read: whoever stores them dies on the way."""
+
+    def __init__(self, jobs: Sequence[Job], readable: int) -> None:
+        self._jobs = jobs
+        self._readable = readable
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Job: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Job]: ...
+    def __getitem__(self, index: Any) -> Any:
+        last = index.stop - 1 if isinstance(index, slice) else index
+        if last >= self._readable:
+            raise Killed
+        return self._jobs[index]

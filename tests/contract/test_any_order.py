@@ -21,12 +21,14 @@ from hypothesis.stateful import (
     initialize,
     invariant,
     multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
 
-from broadway_api.domain import Claim, Job, JobState, Reason, Result, Run
+from broadway_api.domain import Claim, Job, JobState, JobType, Reason, Result, Run, RunState
 from broadway_api.errors import ClaimLost
+from broadway_api.lifecycle import RETRY_ELSEWHERE
 from broadway_api.store import open_store
 from broadway_api.store.port import Store
 from tests.contract.backends import Backend, MongoBackend, SqliteBackend
@@ -49,13 +51,17 @@ class ModelJob:
     attempt_limit: int = ATTEMPT_LIMIT
     holder: str | None = None
     lease_expires_at: datetime | None = None
+    avoid: str | None = None  # who is to have it last,
+    avoid_until: datetime = NOW  # until then
     reported: list[Claim] = field(default_factory=list)  # whose results were accepted
 
     def held_by(self, claim: Claim) -> bool:
         return self.holder == claim.worker_id and claim.attempt in (None, self.attempt)
 
-    def lose(self) -> None:
-        """The attempt is over without an end of the job."""
+    def lose(self, *, now: datetime | None = None) -> None:
+        """The attempt is over without an end of the job; with `now`, others are to try it next."""
+        self.avoid = self.holder if now else None
+        self.avoid_until = now + RETRY_ELSEWHERE if now else NOW
         self.state = JobState.QUEUED if self.attempt < self.attempt_limit else JobState.FAILED
         self.holder = self.lease_expires_at = None
 
@@ -77,6 +83,10 @@ class AnyOrder(RuleBasedStateMachine):
         self.run_: Run = self.wait(started(self.store, JOBS))
         self.jobs = {job.id: ModelJob(id=job.id) for job in self.wait(jobs_of(self.store, self.run_))}
         self.attempts_seen = dict.fromkeys(self.jobs, 0)
+        self.last_seen: dict[str, datetime] = {}
+        self.draining: set[str] = set()
+        self.cancelled = False
+        self.retries = 0
 
     def wait(self, work: Awaitable[T]) -> T:
         async def waiting() -> T:
@@ -90,7 +100,12 @@ class AnyOrder(RuleBasedStateMachine):
 
     @initialize(target=workers)
     def two_workers(self) -> Any:
-        return multiple(*(self.wait(worker(self.store)) for _ in range(2)))
+        return multiple(*(self.new_worker() for _ in range(2)))
+
+    def new_worker(self) -> str:
+        worker_id = self.wait(worker(self.store, seen=self.now))
+        self.last_seen[worker_id] = self.now
+        return worker_id
 
     @rule(seconds=st.sampled_from([1, 20, 61]))
     def time_passes(self, seconds: int) -> None:
@@ -100,8 +115,8 @@ class AnyOrder(RuleBasedStateMachine):
     def claim(self, worker_id: str, n: int, forgetful: bool) -> Any:
         held = [job for job in self.jobs.values() if job.holder == worker_id]
         again = held if forgetful else []
-        queued = [job for job in self.jobs.values() if job.state is JobState.QUEUED]
-        expected = [*again[:n], *queued[: max(n - len(again), 0)]]
+        self.last_seen[worker_id] = self.now
+        expected = [*again[:n], *self.queued_for(worker_id)[: max(n - len(again), 0)]]
         for job in expected:
             if job.state is JobState.QUEUED:
                 job.attempt += 1
@@ -112,6 +127,43 @@ class AnyOrder(RuleBasedStateMachine):
 
         assert [(job.id, job.attempt) for job in jobs] == [(job.id, job.attempt) for job in expected]
         return multiple(*map(claim_on, jobs))
+
+    def queued_for(self, worker_id: str) -> list[ModelJob]:
+        """What a worker may have, in order: what others are to try first comes last, and only if there are none."""
+        if worker_id in self.draining:
+            return []
+        queued = [job for job in self.jobs.values() if job.state is JobState.QUEUED]
+        for_others = [job for job in queued if job.avoid == worker_id and job.avoid_until > self.now]
+        alone = not any(seen > self.now - LEASE for other, seen in self.last_seen.items() if other != worker_id)
+        return [job for job in queued if job not in for_others] + (for_others if alone else [])
+
+    @rule(worker_id=workers, draining=st.booleans())
+    def drain(self, worker_id: str, draining: bool) -> None:
+        (self.draining.add if draining else self.draining.discard)(worker_id)
+        self.wait(self.store.set_draining(worker_id, draining))
+
+    @precondition(lambda self: not self.cancelled)
+    @rule()
+    def cancel(self) -> None:
+        live = [job for job in self.jobs.values() if not job.state.ended]
+        for job in live:
+            job.state, job.holder, job.lease_expires_at = JobState.CANCELLED, None, None
+        moved = self.store.advance_run(self.run_.id, leaving=RunState.STUDENTS, to=RunState.CANCELLED, now=self.now)
+        assert self.wait(moved)
+        assert self.wait(self.store.cancel_jobs(self.run_.id, self.now)) == len(live)
+        self.wait(self.store.settle_run(self.run_.id))
+        self.cancelled = True
+
+    @precondition(lambda self: self.cancelled)
+    @rule()
+    def retry(self) -> None:
+        for job in self.jobs.values():
+            job.state, job.attempt_limit, job.avoid = JobState.QUEUED, job.attempt + ATTEMPT_LIMIT, None
+        assert self.wait(self.store.retry_jobs(self.run_.id, list(self.jobs), ATTEMPT_LIMIT)) == JOBS
+        assert self.wait(self.store.reopen_run(self.run_.id, leaving=RunState.CANCELLED, to=RunState.STUDENTS))
+        assert self.wait(self.store.open_phase(self.run_.id, JobType.STUDENT, self.now)) == JOBS
+        self.cancelled = False
+        self.retries += 1
 
     @rule(claim=claims, kind=st.sampled_from(sorted(RESULTS)), old_release=st.booleans())
     def report(self, claim: Claim, kind: str, old_release: bool) -> None:
@@ -138,7 +190,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert job.holder is not None
         job.reported.append(Claim(job_id=job.id, worker_id=job.holder, attempt=job.attempt))
         if result.reason is Reason.RUNTIME_ERROR:
-            job.lose()
+            job.lose(now=self.now)
         else:
             job.state = JobState.SUCCEEDED if result.success else JobState.FAILED
             job.holder = job.lease_expires_at = None
@@ -151,6 +203,7 @@ class AnyOrder(RuleBasedStateMachine):
         for job_id in kept:
             self.jobs[job_id].lease_expires_at = self.now + LEASE
 
+        self.last_seen[worker_id] = self.now
         own = [Claim(job_id=claim.job_id, worker_id=worker_id, attempt=claim.attempt) for claim in named]
         lost = self.wait(self.store.heartbeat(worker_id, own, self.now, LEASE))
 
@@ -160,7 +213,7 @@ class AnyOrder(RuleBasedStateMachine):
     def expire(self) -> None:
         over = [job for job in self.jobs.values() if job.lease_expires_at and job.lease_expires_at <= self.now]
         for job in over:
-            job.lose()
+            job.lose(now=self.now)
 
         lost = self.wait(self.store.expire_leases(self.now, LEASE))
 
@@ -176,7 +229,8 @@ class AnyOrder(RuleBasedStateMachine):
         handed_back = self.wait(self.store.deregister_worker(worker_id, self.now))
 
         assert {one.job_id for one in handed_back} == {job.id for job in held}
-        return self.wait(worker(self.store))
+        del self.last_seen[worker_id]
+        return self.new_worker()
 
     @invariant()
     def the_store_is_what_the_model_is(self) -> None:
@@ -199,7 +253,7 @@ class AnyOrder(RuleBasedStateMachine):
             numbers = [ended.number for ended in job.attempts]
             assert numbers == sorted(set(numbers))
             final = [ended for ended in job.attempts if ended.reported and not _of_the_fleet(ended.reason)]
-            assert len(final) <= 1
+            assert len(final) <= 1 + self.retries
 
 
 def _of_the_fleet(reason: Reason | None) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from broadway_api.domain import Attempt, Claim, JobState, LostJob, Reason
 from broadway_api.errors import UnknownWorker
 from broadway_api.ids import new_id
+from broadway_api.lifecycle import RETRY_ELSEWHERE
 from broadway_api.store.port import Store
 from tests.contract.scenarios import (
     ATTEMPT_LIMIT,
@@ -132,7 +133,14 @@ async def test_a_lease_that_ran_out_puts_the_job_back(store: Store, peer: Store)
         reported=False,
     )
     assert await peer.job(job.id) == replace(
-        job, state=JobState.QUEUED, worker_id=None, lease_expires_at=None, started_at=None, attempts=(ended,)
+        job,
+        state=JobState.QUEUED,
+        worker_id=None,
+        lease_expires_at=None,
+        avoid_worker_id=claim.worker_id,
+        avoid_until=LEASE_OVER + RETRY_ELSEWHERE,
+        started_at=None,
+        attempts=(ended,),
     )
     assert await peer.workers() == [(await store.worker(claim.worker_id), [])]
 

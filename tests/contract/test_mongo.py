@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pymongo
 import pytest
+from bson import ObjectId
 from pymongo import ReadPreference
 
 from broadway_api import lifecycle
@@ -24,6 +26,8 @@ from tests.contract.scenarios import (
     LEASE,
     LEASE_OVER,
     NOW,
+    BreaksOff,
+    Killed,
     claim_on,
     claimed,
     created,
@@ -120,9 +124,15 @@ async def test_no_operation_reads_jobs_of_no_concern(backend: MongoBackend, stor
         await store.run_progress(run.id)
         await store.run_jobs(run.id, states=[JobState.WAITING], limit=2)
         await store.roster(run.id)
+        await store.finished_elsewhere(run.id, worker_id)
         await store.cancel_jobs(run.id, NOW)
         await store.queue_depth()
         await store.workers()
+        await store.forget_half_created(NOW)
+        await store.advance_run(run.id, leaving=RunState.PRE_PROCESSING, to=RunState.CANCELLED, now=NOW)
+        await store.settle_run(run.id)
+        await store.retry_jobs(run.id, [job.id], 3)
+        await store.delete_runs(later(1), 5)
 
     wasteful = {
         operation["planSummary"]: operation["keysExamined"]
@@ -171,6 +181,22 @@ async def test_a_run_that_lost_the_race_for_its_key_leaves_no_job_behind(
     )
 
     assert [job["run_id"] for job in backend.database["jobs"].find()] == [ids[0]] * 3
+
+
+async def test_what_a_broken_off_creation_left_is_removed_when_it_is_old(
+    backend: MongoBackend, store: Store, peer: Store
+) -> None:
+    whole, (broken, jobs) = await created(store, 3), new_run(1_500)
+    with pytest.raises(Killed):
+        await store.create_run(broken, BreaksOff(jobs, readable=1_000))
+    made = ObjectId(broken.id).generation_time
+    assert backend.database["jobs"].count_documents({}) == 1_003
+
+    assert await store.forget_half_created(made) == 0
+    forgotten = await asyncio.gather(*(one.forget_half_created(made + timedelta(hours=1)) for one in (store, peer)))
+
+    assert sum(forgotten) == 1_000
+    assert {job["run_id"] for job in backend.database["jobs"].find()} == {whole.id}
 
 
 @pytest.mark.parametrize("same_worker", [True, False])

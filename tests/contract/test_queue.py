@@ -108,7 +108,7 @@ async def test_a_phase_goes_from_unopened_to_over(store: Store, peer: Store) -> 
     assert seen == [
         (True, True, False, True),
         (False, True, False, True),
-        (False, True, False, False),
+        (False, True, False, True),
         (False, False, False, False),
     ]
 
@@ -272,5 +272,6 @@ async def test_the_queues_depth_counts_what_is_queued(store: Store, peer: Store)
     await started(store, 3, post=True)
     await created(store, 3)
     assert await peer.queue_depth() == 3
+    assert [await store.queue_depth(limit=limit) for limit in (1, 2, 3, 4)] == [1, 2, 3, 3]
     await claimed(store, await worker(store), 2)
     assert await peer.queue_depth() == 1

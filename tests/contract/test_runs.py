@@ -3,54 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, SupportsIndex, overload
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from broadway_api.domain import IdempotencyKey, Job, JobState, JobType, Reason, RunConfig, RunState, Stage
-from broadway_api.errors import IdempotencyMismatch, RunAlreadyStarted, RunNotFound
+from broadway_api.domain import IdempotencyKey, JobState, JobType, Reason, RunConfig, RunState, Stage
+from broadway_api.errors import ClaimLost, IdempotencyMismatch, RunAlreadyStarted, RunNotFound
 from broadway_api.ids import new_id
 from broadway_api.store.port import Store
 from tests.contract.scenarios import (
+    LEASE,
     NOW,
+    BreaksOff,
+    Killed,
+    claim_on,
     claimed,
     created,
     jobs_of,
     later,
     new_run,
+    running,
     started,
     state_of,
     states,
+    success,
     worker,
 )
 
 KEY = IdempotencyKey(key="assignment-1", fingerprint="a")
-
-
-class Killed(Exception):
-    """Whoever did this was killed."""
-
-
-class BreaksOff(Sequence[Job]):
-    """Jobs of which only the first few can be read: whoever stores them dies on the way."""
-
-    def __init__(self, jobs: Sequence[Job], readable: int) -> None:
-        self._jobs = jobs
-        self._readable = readable
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> Job: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Job]: ...
-    def __getitem__(self, index: Any) -> Any:
-        last = index.stop - 1 if isinstance(index, slice) else index
-        if last >= self._readable:
-            raise Killed
-        return self._jobs[index]
 
 
 # --- creating -------------------------------------------------------------------------------------------------------
@@ -294,17 +275,64 @@ async def test_an_ended_run_says_when(store: Store, ended: RunState) -> None:
 # --- cancelling what is left ----------------------------------------------------------------------------------------
 
 
-async def test_cancelling_ends_what_waits_and_what_is_queued(store: Store) -> None:
+async def test_cancelling_ends_what_waits_what_is_queued_and_what_runs(store: Store, peer: Store) -> None:
     run = await started(store, 3, post=True)
     (taken,) = await claimed(store, await worker(store))
 
-    assert await store.cancel_jobs(run.id, later(3)) == 3
+    assert await store.cancel_jobs(run.id, later(3)) == 4
 
-    assert await states(store, run) == [JobState.RUNNING] + [JobState.CANCELLED] * 3
-    for job in (await jobs_of(store, run))[1:]:
-        assert (job.reason, job.finished_at, job.attempt) == (Reason.CANCELLED, later(3), 0)
-    assert await store.job(taken.id) == taken
+    assert await states(peer, run) == [JobState.CANCELLED] * 4
+    for job in await jobs_of(peer, run):
+        assert (job.reason, job.finished_at, job.lease_expires_at) == (Reason.CANCELLED, later(3), None)
+    assert await peer.job(taken.id) == replace(
+        taken, state=JobState.CANCELLED, reason=Reason.CANCELLED, finished_at=later(3), lease_expires_at=None
+    )
     assert await store.queue_depth() == 0
+
+
+async def test_cancelling_leaves_what_has_ended(store: Store) -> None:
+    run = await started(store, 2)
+    (job,) = await claimed(store, await worker(store))
+    ended = (await store.finish_job(claim_on(job), success(), NOW)).job
+
+    assert await store.cancel_jobs(run.id, later(3)) == 1
+
+    assert await store.job(job.id) == ended
+
+
+async def test_a_cancelled_job_is_lost_to_its_worker(store: Store, peer: Store) -> None:
+    job = await running(store)
+    claim = claim_on(job)
+    await store.cancel_jobs(job.run_id, later(3))
+    cancelled = await store.job(job.id)
+
+    assert await peer.heartbeat(claim.worker_id, [claim], later(4), LEASE) == [job.id]
+    assert await peer.expire_leases(later(500), LEASE) == []
+    assert await peer.claim_jobs(claim.worker_id, 5, later(4), LEASE) == []
+    assert [held for _, held in await peer.workers()] == [[]]
+    for late in (claim, replace(claim, attempt=None)):
+        with pytest.raises(ClaimLost):
+            await peer.finish_job(late, success(), later(5))
+    assert await peer.deregister_worker(claim.worker_id, later(6)) == []
+
+    assert await store.job(job.id) == cancelled
+    assert await store.job_log(job.id) == []
+
+
+async def test_either_the_result_or_the_cancelling_wins(store: Store, peer: Store) -> None:
+    run = await started(store, 20)
+    jobs = await claimed(store, await worker(store), 20)
+
+    cancelled, *outcomes = await asyncio.gather(
+        peer.cancel_jobs(run.id, NOW),
+        *(store.finish_job(claim_on(job), success(), NOW) for job in jobs),
+        return_exceptions=True,
+    )
+
+    refused = [isinstance(outcome, ClaimLost) for outcome in outcomes]
+    assert cancelled == refused.count(True)
+    after = [JobState.CANCELLED if lost else JobState.SUCCEEDED for lost in refused]
+    assert await states(store, run) == after
 
 
 async def test_cancelling_again_changes_nothing(store: Store) -> None:
@@ -323,7 +351,7 @@ async def test_cancelling_leaves_other_runs_alone(store: Store) -> None:
     assert await states(store, other) == [JobState.QUEUED]
 
 
-async def test_a_job_is_either_cancelled_or_handed_out(store: Store, peer: Store) -> None:
+async def test_no_job_is_handed_out_past_its_cancelling(store: Store, peer: Store) -> None:
     run = await started(store, 20)
     worker_id = await worker(store)
 
@@ -331,8 +359,9 @@ async def test_a_job_is_either_cancelled_or_handed_out(store: Store, peer: Store
         peer.cancel_jobs(run.id, NOW), store.claim_jobs(worker_id, 20, NOW, later(60) - NOW)
     )
 
-    assert cancelled + len(jobs) == 20
-    assert (await states(store, run)).count(JobState.RUNNING) == len(jobs)
+    assert cancelled == 20  # also those that were handed out just before
+    assert len(jobs) <= 20
+    assert await states(store, run) == [JobState.CANCELLED] * 20
 
 
 # --- looking after --------------------------------------------------------------------------------------------------
