@@ -9,7 +9,7 @@ PY := .venv/bin/python
 # More for pytest: make test PYTEST='tests/unit -k lifecycle'
 PYTEST ?=
 
-.PHONY: help demo test check services e2e-large clean
+.PHONY: help demo test check services e2e-large chaos clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -22,6 +22,11 @@ test: .venv/dev.stamp services  ## every test, on a real Docker engine and real 
 
 e2e-large: .venv/dev.stamp services  ## a class of two hundred, which `make test` spares you
 	BROADWAY_TEST_STUDENTS=200 $(PY) -m pytest tests/e2e/test_large.py
+
+MINUTES ?= 2
+STORE ?= both
+chaos: .venv/dev.stamp services  ## break things at random, then count; MINUTES=30 SEED=7 STORE=sqlite, mongo or both
+	$(PY) -m tests.chaos --minutes $(MINUTES) --store $(STORE) $(if $(SEED),--seed $(SEED))
 
 check: .venv/dev.stamp  ## format, lint, strict types, layers
 	$(PY) -m ruff format --check .

@@ -7,6 +7,7 @@ import pytest
 from tests.chaos.campaign import Settings, run, stopwatch
 
 
+@pytest.mark.timeout(600)  # the faults take a minute, settling on a busy machine may take two
 @pytest.mark.parametrize(("store", "seed"), [("sqlite", 1), ("mongo", 2)])
 async def test_nothing_is_lost_or_graded_twice_whatever_dies(store: str, seed: int) -> None:
     report = await run(Settings(seed=seed, seconds=62, store=store), stopwatch(lambda text: print(text, flush=True)))  # noqa: T201
