@@ -38,7 +38,7 @@ async def ended(
     run = await started(store, students, post=post)
     jobs = await claimed(store, await worker(store), students)
     for job in jobs:
-        await store.finish_job(claim_on(job), failure(logs=LOG), NOW)
+        await store.finish_job(claim_on(job), replace(failure(logs=LOG), info=({"exit_code": 1},)), NOW)
     await store.advance_run(run.id, leaving=RunState.STUDENTS, to=RunState.FINISHED, now=at)
     if settled:
         await store.settle_run(run.id)

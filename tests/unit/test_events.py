@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from broadway_api.errors import StoreUnavailable
-from broadway_api.events import WakeUps, watch_queue
+from broadway_api.events import WakeUps, listen_for_jobs, watch_queue
 
 
 def test_as_many_wake_as_there_are_jobs_the_longest_waiting_first() -> None:
@@ -85,11 +85,16 @@ class CountedQueue:
         self.depths = list(depths)
         self.looks = 0
         self.looked = asyncio.Event()
+        self.news = asyncio.Semaphore(0)
 
-    async def queue_depth(self) -> int:
+    async def queue_depth(self, limit: int | None = None) -> int:
+        assert limit is not None, "nobody counts a whole queue to wake a few"
         self.looks += 1
         self.looked.set()
-        return self.depths.pop(0) if len(self.depths) > 1 else self.depths[0]
+        return min(limit, self.depths.pop(0) if len(self.depths) > 1 else self.depths[0])
+
+    async def jobs_queued_elsewhere(self) -> None:
+        await self.news.acquire()
 
 
 async def test_jobs_that_nobody_told_of_are_found() -> None:
@@ -118,10 +123,45 @@ async def test_the_store_is_left_alone_while_nobody_waits() -> None:
 
 
 async def test_a_store_that_is_away_is_for_the_supervisor() -> None:
-    class Away:
-        async def queue_depth(self) -> int:
+    class Away(CountedQueue):
+        async def queue_depth(self, limit: int | None = None) -> int:
+            raise StoreUnavailable("away")
+
+        async def jobs_queued_elsewhere(self) -> None:
             raise StoreUnavailable("away")
 
     wake_ups = WakeUps()
     with wake_ups.place(), pytest.raises(StoreUnavailable):
-        await asyncio.wait_for(watch_queue(Away(), wake_ups, seconds=0), 10)
+        await asyncio.wait_for(watch_queue(Away(1), wake_ups, seconds=0), 10)
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(listen_for_jobs(Away(1), wake_ups), 10)
+
+
+async def test_news_of_jobs_queued_elsewhere_wakes_as_many_as_there_are() -> None:
+    wake_ups, queue = WakeUps(), CountedQueue(2, 1)
+    listening = asyncio.create_task(listen_for_jobs(queue, wake_ups))
+    with ExitStack() as stack:
+        places = [stack.enter_context(wake_ups.place()) for _ in range(4)]
+        queue.news.release()
+        await asyncio.wait_for(places[1].wait(), 10)
+        assert [place.is_set() for place in places] == [True, True, False, False]
+        queue.news.release()
+        await asyncio.wait_for(places[2].wait(), 10)
+        assert not places[3].is_set()
+    listening.cancel()
+    with suppress(asyncio.CancelledError):
+        await listening
+
+
+async def test_news_that_nobody_waits_for_costs_no_look() -> None:
+    wake_ups, queue = WakeUps(), CountedQueue(1)
+    listening = asyncio.create_task(listen_for_jobs(queue, wake_ups))
+    for _ in range(5):
+        queue.news.release()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert queue.news.locked()  # all of it was heard
+    assert queue.looks == 0
+    listening.cancel()
+    with suppress(asyncio.CancelledError):
+        await listening

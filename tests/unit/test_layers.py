@@ -23,6 +23,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.auth": (),
     "broadway_api.events": (),
     "broadway_api.loop_monitor": (),
+    "broadway_api.clock": (),
+    "broadway_api.supervision": ("broadway_api.errors",),
     # Rules are pure.
     "broadway_api.lifecycle": ("broadway_api.domain",),
     "broadway_api.environment": ("broadway_api.domain", "broadway_api.errors"),
@@ -44,10 +46,16 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     # The use cases: the only caller of the store, by its port.
     "broadway_api.service": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
-        *("broadway_api.lifecycle", "broadway_api.environment", "broadway_api.intake"),
-        *("broadway_api.events", "broadway_api.store.port"),
+        *("broadway_api.lifecycle", "broadway_api.environment", "broadway_api.intake", "broadway_api.clock"),
+        *("broadway_api.events", "broadway_api.settling", "broadway_api.store.port"),
     ),
-    "broadway_api.sweeper": ("broadway_api.errors", "broadway_api.service"),
+    "broadway_api.settling": (
+        *("broadway_api.errors", "broadway_api.lifecycle", "broadway_api.events", "broadway_api.store.port"),
+    ),
+    "broadway_api.sweeper": (
+        *("broadway_api.domain", "broadway_api.policy", "broadway_api.clock", "broadway_api.events"),
+        *("broadway_api.settling", "broadway_api.store.port"),
+    ),
     # HTTP: a handler sees no store at all.
     "broadway_api.handlers*": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.ids", "broadway_api.auth"),
@@ -59,6 +67,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "broadway_api.server": (
         *("broadway_api.policy", "broadway_api.events", "broadway_api.loop_monitor", "broadway_api.store.port"),
+        *("broadway_api.clock", "broadway_api.supervision"),
         *("broadway_api.service", "broadway_api.sweeper", "broadway_api.handlers.base", "broadway_api.app"),
     ),
     # The grader and the client speak to the API over the wire alone.

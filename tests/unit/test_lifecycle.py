@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,8 @@ from broadway_api.domain import (
     RunProgress,
     RunState,
     Stage,
+    Worker,
+    WorkerState,
 )
 from broadway_api.lifecycle import Advance, CancelLeftovers, OpenPhase, Settle, next_step
 
@@ -273,3 +276,104 @@ def test_only_a_reported_attempt_of_the_same_worker_is_a_repeat() -> None:
     assert not lifecycle.is_repeat(lifecycle.after_lost_lease(running(), NOW), "w", 1)
     assert not lifecycle.is_repeat(lifecycle.after_hand_back(running(), NOW), "w", None)
     assert not lifecycle.is_repeat(running(), "w", 1)
+
+
+@pytest.mark.parametrize("end", ["result", "lost"])
+def test_a_job_that_a_worker_failed_is_for_others_for_a_while(end: str) -> None:
+    fault = Result(success=False, reason=Reason.RUNTIME_ERROR)
+    job = (
+        lifecycle.after_result(running(), fault, NOW) if end == "result" else lifecycle.after_lost_lease(running(), NOW)
+    )
+    assert (job.avoid_worker_id, job.avoid_until) == ("w", NOW + lifecycle.RETRY_ELSEWHERE)
+
+
+def test_a_job_that_was_handed_back_is_for_everybody() -> None:
+    avoiding = replace(running(), avoid_worker_id="other", avoid_until=NOW)
+    job = lifecycle.after_hand_back(avoiding, NOW)
+    assert (job.avoid_worker_id, job.avoid_until) == (None, None)
+
+
+# --- runs that are tried again ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("types", "state"),
+    [
+        ([JobType.STUDENT, JobType.PRE_PROCESSING, JobType.POST_PROCESSING], RunState.PRE_PROCESSING),
+        ([JobType.POST_PROCESSING, JobType.STUDENT], RunState.STUDENTS),
+        ([JobType.POST_PROCESSING], RunState.POST_PROCESSING),
+    ],
+)
+def test_a_run_goes_back_to_the_first_phase_that_is_tried_again(types: list[JobType], state: RunState) -> None:
+    assert lifecycle.phase_of([replace(running(), type=job_type) for job_type in types]) is state
+
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+
+
+PAUSE = timedelta(seconds=60)
+
+
+def worker(**fields: Any) -> Worker:
+    return Worker(id="w", hostname="h", registered_at=NOW, **({"last_seen": NOW} | fields))
+
+
+def struck(times: int, *, at: datetime = NOW, before: Worker | None = None) -> Worker:
+    after = before or worker()
+    for _ in range(times):
+        after = lifecycle.after_strike(after, at, limit=3, pause=PAUSE)
+    return after
+
+
+def test_the_third_fault_in_a_row_is_one_too_many() -> None:
+    assert [struck(times).quarantined_until for times in range(4)] == [None, None, None, NOW + PAUSE]
+
+
+def test_what_fails_in_quarantine_was_handed_out_before_it() -> None:
+    assert struck(20) == struck(3)
+    at = NOW + PAUSE - timedelta(milliseconds=1)
+    assert struck(1, at=at, before=struck(3)) == struck(3)
+
+
+def test_each_failed_probe_doubles_the_pause_up_to_32_times() -> None:
+    one, pauses = struck(3), []
+    for _ in range(8):
+        assert one.quarantined_until is not None
+        at = one.quarantined_until
+        one = struck(1, at=at, before=one)
+        assert one.quarantined_until is not None
+        pauses.append((one.quarantined_until - at) / PAUSE)
+    assert pauses == [2, 4, 8, 16, 32, 32, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted", "holds", "allowed"),
+    [
+        ({}, 5, 0, 5),
+        ({}, 5, 100, 5),
+        ({"draining": True}, 5, 0, 0),
+        ({"quarantined_until": NOW + PAUSE}, 5, 0, 0),
+        ({"quarantined_until": NOW}, 5, 0, 1),
+        ({"quarantined_until": NOW}, 5, 1, 0),
+        ({"quarantined_until": NOW}, 5, 3, 0),
+        ({"quarantined_until": NOW}, 0, 0, 0),
+        ({"quarantined_until": NOW, "draining": True}, 5, 0, 0),
+    ],
+)
+def test_how_many_new_jobs_a_worker_may_have(fields: dict[str, Any], wanted: int, holds: int, allowed: int) -> None:
+    assert lifecycle.new_jobs_allowed(worker(**fields), wanted, holds, NOW) == allowed
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({}, WorkerState.ALIVE),
+        ({"strikes": 2}, WorkerState.ALIVE),
+        ({"quarantined_until": NOW - PAUSE}, WorkerState.QUARANTINED),  # until a probe has succeeded
+        ({"quarantined_until": NOW, "draining": True}, WorkerState.DRAINING),
+        ({"last_seen": NOW - PAUSE}, WorkerState.ALIVE),
+        ({"last_seen": NOW - PAUSE - timedelta(milliseconds=1), "draining": True}, WorkerState.LOST),
+    ],
+)
+def test_what_a_worker_is_up_to(fields: dict[str, Any], state: WorkerState) -> None:
+    assert lifecycle.worker_state(worker(**fields), NOW, PAUSE) is state
