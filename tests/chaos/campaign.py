@@ -21,7 +21,7 @@ from tests.chaos.replica_set import NODES, ReplicaSet
 from tests.chaos.schedule import EVERYTHING, PRIMARY, Fault, Kind, plan
 from tests.e2e.leftovers import containers_of, remove_containers_of
 
-RUNS_AT_ONCE = 4
+RUNS_AT_ONCE = 8
 FAKE_GRADERS = 5
 #: Seconds that everything may take to come to rest once nothing goes wrong any more.
 SETTLING = 120.0
@@ -52,6 +52,7 @@ class Report:
     faults: Sequence[Fault]
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
     problems: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)  # worth a look, and no broken promise
 
     @property
     def kills(self) -> int:
@@ -61,6 +62,7 @@ class Report:
     def __str__(self) -> str:
         counts = "\n".join(f"  {count:7d}  {name}" for name, count in sorted(self.counts.items()))
         text = f"campaign {self.settings}: {self.kills} kills, {len(self.problems)} violations\n{counts}"
+        text += "".join(f"\n\n{note}" for note in self.notes)
         if self.problems:
             faults = "\n".join(map(str, self.faults))
             problems = "\n\n".join(self.problems)
@@ -282,7 +284,9 @@ class _Campaign:
         for state in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED):
             counts[f"jobs {state}"] = sum(job.state is state for job in jobs)
         counts["jobs given up as worker_lost"] = sum(job.reason == "worker_lost" for job in jobs)
-        counts["superseded attempts that began late"] = sum(1 for _ in invariants.late_begins(evidence))
+        late = list(invariants.late_begins(evidence))
+        counts["superseded attempts that began late"] = len(late)
+        self._report.notes += [f"began late: {entry}\n{self._event_log(job.id, evidence)}" for job, entry in late[:5]]
         counts["stages begun in containers"] = sum(
             entry.event == record.BEGIN and entry.life.startswith("docker")
             for tried in evidence.record.values()
