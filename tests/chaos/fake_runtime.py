@@ -35,14 +35,14 @@ class FakeRuntime:
             runtime=self.name,
             exit_code=outcome.exit_code,
             reason=Reason.STAGE_FAILED if outcome.exit_code else None,
-            stdout=Output(text=self.printed(place.job_id, place.stage)),
+            stdout=Output(text=self.printed(place.job_id, place.attempt, place.stage)),
             image=stage.image,
         )
 
     @staticmethod
-    def printed(job_id: str, stage: int) -> str:
-        """What a stage prints."""
-        return f"stage {stage} of {job_id}\n"
+    def printed(job_id: str, attempt: int, stage: int) -> str:
+        """What a stage prints: whose result was accepted can be told by it."""
+        return f"stage {stage} of {job_id} at attempt {attempt}\n"
 
     async def close(self) -> None:
         """There is nothing to give back."""

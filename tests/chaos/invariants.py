@@ -174,9 +174,9 @@ def _of_job(job: Job, promise: Promise, evidence: Evidence) -> Iterator[str]:
         elif (accepted.reason is None) != (codes[-1] == 0):
             yield f"attempt {accepted.number} was accepted with reason {accepted.reason}, and ended with {codes}"
         elif accepted.number == job.attempt and not entries[0].life.startswith("docker"):
-            printed = {stage: FakeRuntime.printed(job.id, stage) for stage in range(len(codes))}
+            printed = {stage: FakeRuntime.printed(job.id, accepted.number, stage) for stage in range(len(codes))}
             if evidence.logs.get(job.id) != printed:
-                yield f"its log is {evidence.logs.get(job.id)}"
+                yield f"the log of attempt {accepted.number} is {evidence.logs.get(job.id)}"
 
 
 def _history(job: Job, promise: Promise, max_attempts: int) -> Iterator[str]:

@@ -47,7 +47,7 @@ def draw(chance: random.Random, stages: int, *, failing: float) -> str:
     fails_at = chance.randrange(stages) if chance.random() < failing else None
     parts = []
     for number in range(stages):
-        seconds = chance.uniform(1.0, 2.0) if chance.random() < 0.06 else chance.uniform(0.005, 0.4)
+        seconds = chance.uniform(1.0, 2.0) if chance.random() < 0.15 else chance.uniform(0.005, 0.4)
         parts.append(f"{1 if number == fails_at else 0}:{seconds:.3f}")
     return ",".join(parts)
 

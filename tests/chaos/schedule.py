@@ -70,10 +70,10 @@ def _at_random(
 
 def _grader_fault(chance: random.Random, at: float, target: str) -> Fault:
     kinds = [Kind.KILL, Kind.FREEZE, Kind.TERMINATE, Kind.CUT_OFF]
-    kind = chance.choices(kinds, [74, 9, 9, 8])[0]
+    kind = chance.choices(kinds, [68, 16, 8, 8])[0]
     long = kind in (Kind.FREEZE, Kind.CUT_OFF)
     return Fault(
-        at=at, kind=kind, target=target, seconds=LEASE + chance.uniform(0.5, 3) if long else chance.uniform(0, 1)
+        at=at, kind=kind, target=target, seconds=LEASE + chance.uniform(0.2, 2.5) if long else chance.uniform(0, 1)
     )
 
 

@@ -79,7 +79,7 @@ GOOD = Evidence(
     runs=[RUN],
     jobs={"run": [job(BEFORE, attempt()), job(STUDENT, FAILED), job(AFTER, attempt())]},
     logs={
-        kind.value: {stage: FakeRuntime.printed(kind.value, stage) for stage in range(stages)}
+        kind.value: {stage: FakeRuntime.printed(kind.value, 1, stage) for stage in range(stages)}
         for kind, stages in ((BEFORE, 1), (STUDENT, 2), (AFTER, 1))
     },
     record={
@@ -120,7 +120,7 @@ def test_a_run_as_it_should_be_breaks_no_promise() -> None:
             "its cancellation was acknowledged",
         ),
         (dataclasses.replace(GOOD, jobs={"run": GOOD.jobs["run"][:2]}), "it has the jobs"),
-        (dataclasses.replace(GOOD, logs={}), "its log is"),
+        (dataclasses.replace(GOOD, logs={}), "the log of attempt 1 is"),
         (with_student(FAILED, state=JobState.RUNNING), "has not ended"),
         (with_student(FAILED, attempt(2, Reason.STAGE_FAILED)), "2 results were accepted"),
         (with_student(FAILED, attempt_limit=4), "its limit is 4 after 0"),
