@@ -13,11 +13,18 @@ from tests.api.serving import TOKEN, Api, run_config
 UNKNOWN = "0123456789abcdef01234567"
 
 #: Every call of the protocol, with how its path looks when ids are filled in; True: a worker's.
+#: What the API asks of its store when nobody asks anything of it.
+BY_ITSELF = {"time", "expire_leases", "unsettled_runs", "forget_workers", "forget_half_created", "queue_depth"}
+BY_ITSELF |= {"jobs_queued_elsewhere"}
+
 CALLS = [
     ("POST", "grading_run", False),
     ("GET", "grading_run", False),
     ("POST", f"grading_run/{UNKNOWN}", False),
     ("GET", f"grading_run/{UNKNOWN}", False),
+    ("POST", f"grading_run/{UNKNOWN}/cancel", False),
+    ("POST", f"grading_run/{UNKNOWN}/retry", False),
+    ("GET", f"grading_run/{UNKNOWN}/events", False),
     ("GET", f"grading_job/{UNKNOWN}", False),
     ("GET", f"grading_job/{UNKNOWN}/log", False),
     ("GET", "workers", False),
@@ -28,6 +35,8 @@ CALLS = [
     ("GET", "grading_job", True),
     ("POST", f"grading_job/{UNKNOWN}", True),
     ("DELETE", f"worker/{UNKNOWN}", False),
+    ("POST", f"workers/{UNKNOWN}/drain", False),
+    ("POST", f"workers/{UNKNOWN}/resume", False),
 ]
 WORKERS_CALLS = [(method, path) for method, path, workers in CALLS if workers]
 
@@ -50,7 +59,7 @@ async def test_no_call_is_answered_without_the_token(api: Api, authorization: st
         answer = await api.http.request(method, f"/api/v1/{path}", headers=headers)
         assert "token" in failed(answer, 401)["message"]
         assert "WWW-Authenticate" in answer.headers
-    assert set(api.store.calls) <= {"expire_leases", "unsettled_runs", "forget_workers", "queue_depth"}
+    assert set(api.store.calls) <= BY_ITSELF
 
 
 async def test_the_token_in_the_query_is_no_token(api: Api) -> None:
@@ -89,7 +98,7 @@ async def test_a_worker_id_has_two_names(api: Api, name: str) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [(m, p) for m, p, workers in CALLS if UNKNOWN in p and not workers])
 async def test_ids_in_paths(api: Api, method: str, path: str) -> None:
-    status = 401 if method == "DELETE" else 404  # a worker that is unknown must register again
+    status = 401 if "worker" in path else 404  # a worker that is unknown must register again
     assert UNKNOWN in failed(await api.call(method, path), status)["message"]
     for malformed in ("x", UNKNOWN + "0", UNKNOWN[:-1], "g" * 24, "%00" * 24, "a%0a", "%ff", "ü" * 24, "..;"):
         failed(await api.call(method, path.replace(UNKNOWN, malformed)), 400)

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from broadway_api.domain import Reason
+from broadway_api.domain import JobState, Reason
 from broadway_api.store.port import Store
 from tests.contract.backends import Backend
 from tests.contract.scenarios import LEASE, LEASE_OVER, NOW, claim_on, claimed, failure, later, running, started, worker
@@ -44,56 +45,55 @@ async def test_leases_of_this_clock_are_not_cut(store: Store) -> None:
 # --- the news -------------------------------------------------------------------------------------------------------
 
 
-async def queue_by_starting(store: Store) -> None:
-    await started(store)
+async def heard(listening: asyncio.Task[None], at: Store, queue: Callable[[], Awaitable[Any]]) -> asyncio.Task[None]:
+    """Fails unless the listener hears of what `queue` does; returns the next one, which hears what comes after."""
+    while (await asyncio.wait([listening], timeout=0.5))[0]:  # what was queued before
+        listening = asyncio.create_task(at.jobs_queued_elsewhere())
+    await queue()
+    await asyncio.wait_for(listening, DEADLINE)
+    return asyncio.create_task(at.jobs_queued_elsewhere())
 
 
-async def queue_by_fault(store: Store) -> None:
-    job = await running(store)
-    await store.finish_job(claim_on(job), failure(Reason.RUNTIME_ERROR), NOW)
-
-
-async def queue_by_expiry(store: Store) -> None:
-    await running(store)
-    await store.expire_leases(LEASE_OVER, LEASE)
-
-
-async def queue_by_hand_back(store: Store) -> None:
-    job = await running(store)
-    await store.deregister_worker(claim_on(job).worker_id, NOW)
+async def listener(store: Store, peer: Store) -> asyncio.Task[None]:
+    """One that is known to hear: it may have missed what was before it began."""
+    listening = asyncio.create_task(peer.jobs_queued_elsewhere())
+    async with asyncio.timeout(DEADLINE):
+        while not listening.done():
+            await started(store)
+            await asyncio.wait([listening], timeout=0.5)
+    return asyncio.create_task(peer.jobs_queued_elsewhere())
 
 
 @pytest.mark.parametrize("backend", ["mongo-replica-set"], indirect=True)
-async def test_jobs_queued_elsewhere_are_heard_of(store: Store, peer: Store) -> None:
-    for queue in (queue_by_starting, queue_by_fault, queue_by_expiry, queue_by_hand_back):
-        await heard_of(queue, by=store, at=peer)
+async def test_whatever_queues_jobs_is_heard_of_elsewhere(store: Store, peer: Store) -> None:
+    listening = await listener(store, peer)
+    await started(store, 3)
+    (faulty,), (leaving,), (silent,) = [await claimed(store, await worker(store)) for _ in range(3)]
 
+    listening = await heard(listening, peer, lambda: started(store))
+    fault = failure(Reason.RUNTIME_ERROR)
+    listening = await heard(listening, peer, lambda: store.finish_job(claim_on(faulty), fault, NOW))
+    left = claim_on(leaving).worker_id
+    listening = await heard(listening, peer, lambda: store.deregister_worker(left, NOW))
+    listening = await heard(listening, peer, lambda: store.expire_leases(LEASE_OVER, LEASE))
 
-async def heard_of(queue: Callable[[Store], Awaitable[None]], *, by: Store, at: Store) -> None:
-    """Fails unless that is heard of. It may need a second time: who begins to listen misses what was before."""
-    heard = asyncio.create_task(at.jobs_queued_elsewhere())
-    async with asyncio.timeout(DEADLINE):
-        while not heard.done():
-            await queue(by)
-            await asyncio.wait([heard], timeout=0.5)
-    await heard
+    assert (await store.job(silent.id)).state is JobState.QUEUED
+    listening.cancel()
+    with suppress(asyncio.CancelledError):
+        await listening
 
 
 @pytest.mark.parametrize("backend", ["mongo-replica-set"], indirect=True)
 async def test_what_was_queued_between_two_calls_is_not_missed(store: Store, peer: Store) -> None:
-    await heard_of(queue_by_starting, by=store, at=peer)
-    listening = asyncio.create_task(peer.jobs_queued_elsewhere())
-    while (await asyncio.wait([listening], timeout=0.5))[0]:  # it may have been rung more often than was needed
+    listening = await listener(store, peer)
+    while (await asyncio.wait([listening], timeout=0.5))[0]:
         listening = asyncio.create_task(peer.jobs_queued_elsewhere())
-    for _ in range(2):
-        await started(store)
-        await asyncio.wait_for(listening, DEADLINE)
-        await started(store)  # while nobody listens
-        await asyncio.wait_for(peer.jobs_queued_elsewhere(), DEADLINE)
-        listening = asyncio.create_task(peer.jobs_queued_elsewhere())
-    listening.cancel()
-    with suppress(asyncio.CancelledError):
-        await listening
+    await started(store)
+    await asyncio.wait_for(listening, DEADLINE)
+
+    await started(store)  # while nobody listens
+
+    await asyncio.wait_for(peer.jobs_queued_elsewhere(), DEADLINE)
 
 
 async def test_listening_can_be_given_up_and_begun_again(store: Store, peer: Store) -> None:
