@@ -56,14 +56,14 @@ async def life(api: FakeApi, tmp_path: Path) -> AsyncIterator[Lives]:
 
 async def crash(grader: Grader, api: FakeApi) -> None:
     """End a life as kill -9 does, as far as the API and the disk can tell: nothing more is said or written."""
-    await api.stop()
+    grader.worker._say_goodbye = nothing  # type: ignore[method-assign]
     assert grader.task is not None
     for task in asyncio.all_tasks():
         if task.get_name().startswith("job "):
             task.cancel()
-    grader.worker._say_goodbye = nothing  # type: ignore[method-assign]
     grader.task.cancel()
     await asyncio.wait([grader.task])
+    await api.stop()  # only now: a life that has to connect anew when it is cancelled would leave a socket open
     api.calls.clear()
     for replies in api.script.values():
         replies.clear()
