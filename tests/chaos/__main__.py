@@ -10,6 +10,7 @@ import asyncio
 import random
 import signal
 import sys
+from pathlib import Path
 
 from tests.chaos.campaign import Settings, run, stopwatch
 
@@ -21,13 +22,18 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0, help="with faults; default 2")
     parser.add_argument("--store", choices=("sqlite", "mongo", "both"), default="both")
     parser.add_argument("--docker", type=int, default=1, help="graders that run containers; default 1")
+    parser.add_argument("--keep", type=Path, help="directory to copy the processes' logs and records to")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     stores = ("sqlite", "mongo") if options.store == "both" else (options.store,)
     failed = False
     for store in stores:
         settings = Settings(
-            seed=seed, seconds=60 * options.minutes / len(stores), store=store, docker_graders=options.docker
+            seed=seed,
+            seconds=60 * options.minutes / len(stores),
+            store=store,
+            docker_graders=options.docker,
+            keep=options.keep,
         )
         say = stopwatch(lambda text: print(text, flush=True))  # noqa: T201 - it talks to a terminal
         say(f"campaign {settings}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -39,6 +40,7 @@ class Settings:
     seconds: float  # with faults; settling comes on top
     store: str  # "sqlite" or "mongo"
     docker_graders: int = 1
+    keep: Path | None = None  # where logs and records are copied to
 
     def __str__(self) -> str:
         return f"--seed {self.seed} --minutes {self.seconds / 60:g} --store {self.store}"
@@ -95,7 +97,15 @@ async def run(settings: Settings, say: Say) -> Report:
                     await _Campaign(settings, fleet, replica_set, report, say).run()
         finally:
             await asyncio.to_thread(remove_containers_of, directory)
+            if settings.keep is not None:
+                await asyncio.to_thread(_keep, directory, settings.keep / f"{settings.store}-{settings.seed}")
     return report
+
+
+def _keep(directory: Path, destination: Path) -> None:
+    destination.mkdir(parents=True, exist_ok=True)
+    for path in (*directory.glob("*.out"), *directory.glob("*.record")):
+        shutil.copy(path, destination)
 
 
 @contextlib.asynccontextmanager
@@ -140,6 +150,7 @@ class _Campaign:
                 self._report.problems.append(f"not all runs ended within {SETTLING:g} s of the last fault")
             for task in settled:
                 task.result()
+            self._say("settled" if settled else "given up")
         finally:
             for task in (asking, supervising):
                 task.cancel()
