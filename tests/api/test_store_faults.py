@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pymongo
@@ -87,7 +90,29 @@ async def insist(api: Api, method: str, path: str, body: object = None, **named:
         await asyncio.sleep(0.2)
 
 
-async def test_a_primary_that_steps_down_costs_nobody_anything(frail_url: str) -> None:
+def step_down(primary: pymongo.MongoClient[dict[str, Any]]) -> Callable[[], None]:
+    """It says so, and another one takes over at once."""
+    primary.admin.command("replSetStepDown", 10)
+    return lambda: None
+
+
+def freeze(primary: pymongo.MongoClient[dict[str, Any]]) -> Callable[[], None]:
+    """Its connections stay open, and nothing comes out of them."""
+    pid = primary.admin.command("serverStatus")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    return lambda: os.kill(pid, signal.SIGCONT)
+
+
+def kill(primary: pymongo.MongoClient[dict[str, Any]]) -> Callable[[], None]:
+    """It stays dead: two of three go on."""
+    os.kill(primary.admin.command("serverStatus")["pid"], signal.SIGKILL)
+    return lambda: None
+
+
+@pytest.mark.parametrize("fault", [step_down, freeze, kill])  # the last one for good
+async def test_a_primary_that_fails_costs_nobody_anything(
+    frail_url: str, fault: Callable[[pymongo.MongoClient[dict[str, Any]]], Callable[[], None]]
+) -> None:
     url = services.with_database(frail_url, f"api_{uuid.uuid4().hex}")
     async with serving(url) as one, serving(url) as two:
         run_id = await one.start(run_config(40, post=True))
@@ -109,15 +134,18 @@ async def test_a_primary_that_steps_down_costs_nobody_anything(frail_url: str) -
                 if len(reported) >= 15:
                     half.set()
 
-        def step_down() -> None:
-            with pymongo.MongoClient[dict[str, object]](frail_url) as client:
-                client.admin.command("replSetStepDown", 10)
+        def strike() -> Callable[[], None]:
+            with pymongo.MongoClient[dict[str, Any]](frail_url) as client:
+                return fault(client)
 
         async with asyncio.timeout(90), asyncio.TaskGroup() as tasks:
-            for api in (one, two):
-                tasks.create_task(grade(api))
+            graders = [tasks.create_task(grade(api)) for api in (one, two)]
             await half.wait()
-            await asyncio.to_thread(step_down)
+            undo = await asyncio.to_thread(strike)
+            try:
+                await asyncio.wait(graders, timeout=30)
+            finally:
+                undo()
 
         run = await two.run(run_id)
         assert (run["state"], run["counts"]["succeeded"]) == ("finished", 41)
