@@ -25,7 +25,7 @@ from tests.e2e.leftovers import containers_of, remove_containers_of
 RUNS_AT_ONCE = 8
 FAKE_GRADERS = 5
 #: Seconds that everything may take to come to rest once nothing goes wrong any more.
-SETTLING = 120.0
+SETTLING = 180.0
 #: Lines of each log that are shown of a job.
 _LINES = 30
 
