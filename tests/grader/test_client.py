@@ -199,7 +199,11 @@ async def test_deregistering(client: ApiClient, api: FakeApi) -> None:
         (Reply(status=502, text="<html>a proxy</html>"), ServerBusy),
         (fail(503), ServerBusy),
         (CUT, CutOff),
+        (Reply(status=413, text="<html>a proxy</html>"), TooLarge),
+        (Reply(status=401, text="<html>a proxy</html>"), UnusableAnswer),
+        (Reply(status=409, text="<html>a proxy</html>"), UnusableAnswer),
         (Reply(text="<html>a captive portal</html>"), UnusableAnswer),
+        (success(), UnusableAnswer),
         (Reply(text='{"status": "succ'), UnusableAnswer),
         (Reply(text="[1, 2]"), UnusableAnswer),
         (Reply(body={"status": "success", "data": None}), UnusableAnswer),
@@ -238,7 +242,7 @@ async def test_nobody_there(client: ApiClient, api: FakeApi) -> None:
     assert not isinstance(caught.value, CutOff)
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("1e9", 60), ("-3", 0), ("Wed, 21 Oct 2026", 0)])
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("1e9", 60), ("-3", 0), ("Wed, 21 Oct 2026", 0), ("nan", 0)])
 async def test_retry_after(client: ApiClient, api: FakeApi, header: str, seconds: float) -> None:
     api.say("register", fail(503, Retry_After=header))
     with pytest.raises(RetryableError) as caught:
