@@ -93,14 +93,14 @@ async def test_without_a_list_all_that_failed_is_tried_again_and_post_processing
 
 async def test_named_students_are_tried_again_however_they_ended(any_api: Api) -> None:
     worker = await any_api.register()
-    run_id = await any_api.start(run_config(4))
-    assert await grade(any_api, worker) == ["s0", "s1", "s2", "s3"]
+    run_id = await any_api.start(run_config(4, post=True))
+    assert await grade(any_api, worker) == ["s0", "s1", "s2", "s3", "post"]
 
     body = {"students": [{"NET_ID": "s2"}, {"NET_ID": "s0"}, {"NET_ID": "nobody"}]}
     answer = await any_api.data("POST", f"grading_run/{run_id}/retry", body)
 
-    assert answer == {"grading_run_id": run_id, "jobs": 2}
-    assert await grade(any_api, worker) == ["s0", "s2"]
+    assert answer == {"grading_run_id": run_id, "jobs": 3}
+    assert await grade(any_api, worker) == ["s0", "s2", "post"]  # which adds the results up anew
     assert (await any_api.run(run_id))["state"] == "finished"
 
 

@@ -94,6 +94,17 @@ async def test_a_slow_answer_moves_nothing(clocks: Clocks, asking: float, answer
     assert clocks.clock.now() == clocks.store
 
 
+async def test_the_least_jump_is_more_than_any_drift(clocks: Clocks) -> None:
+    clocks.store += JUMP + timedelta(milliseconds=1)
+    assert await clocks.clock.synchronize()
+
+
+async def test_drift_behind_a_slow_answer_is_no_jump(clocks: Clocks) -> None:
+    clocks.asking = clocks.answering = 2.0
+    clocks.store += timedelta(seconds=3)
+    assert not await clocks.clock.synchronize()
+
+
 async def test_a_jump_behind_a_slow_answer_is_noticed(clocks: Clocks) -> None:
     clocks.asking = 10
     clocks.store += timedelta(hours=1)
