@@ -100,12 +100,13 @@ provide_engine() {
     say "starting the Docker engine (log: $state/dockerd.log)"
     if start_dockerd; then return; fi
     # Nested machines may lack what the engine's defaults need. The log tells which; each way round has its price.
-    local fallback=()
-    if grep -qi 'iptables\|nf_tables\|bridge' $state/dockerd.log; then
+    local fallback=() fault
+    fault=$(grep 'failed to start daemon' $state/dockerd.log | tail -n 1) || true
+    if grep -qi 'iptables\|nf_tables\|bridge' <<<"$fault"; then
         say "no packet filter here: starting the engine without a bridge network (stages with networking will have none)"
         fallback+=(--iptables=false --ip6tables=false --bridge=none)
     fi
-    if grep -qi 'storage driver\|graphdriver\|overlay' $state/dockerd.log; then
+    if grep -qi 'storage driver\|graphdriver\|overlay' <<<"$fault"; then
         say "no overlay file system here: starting the engine with the slower vfs storage driver"
         fallback+=(--storage-driver=vfs)
     fi
