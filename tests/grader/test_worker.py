@@ -243,7 +243,10 @@ async def test_a_result_is_posted_under_the_id_that_claimed_the_job(grader: Grad
     await running(grader, 1)
     api.say("claim", fail(401))
     await until(lambda: api.registrations == 2, "it to register again")
-    await until(lambda: api.of("heartbeat")[-1].headers["worker_id"] == SECOND, "a heartbeat under the new id")
+    await until(
+        lambda: api.of("heartbeat") and api.of("heartbeat")[-1].headers["worker_id"] == SECOND,
+        "a heartbeat under the new id",
+    )
     assert api.of("heartbeat")[-1].body == {"running": []}, "the old id's job is not the new one's"
     api.say("report", fail(401))
     grader.runner.end(1)
