@@ -117,6 +117,7 @@ async def test_under_a_root_grader_no_process_of_a_stage_is_root(runtime: Sandbo
     running = asyncio.create_task(runtime.run_stage(sh(f"touch /job/started; sleep {marker}", user="0"), place))
     await until((place.directory / "started").exists, "the stage to start")
     assert (place.directory / "started").stat().st_uid == bubblewrap.HOST_USER
+    await until(lambda: owners(f"sleep {marker}", "sleep"), "the stage's sleep")
     users = owners(f"sleep {marker}", "sleep")
     running.cancel()
     await asyncio.wait({running})
