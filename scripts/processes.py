@@ -35,7 +35,7 @@ def start(command: Sequence[str | Path], *, log: Path, environment: Mapping[str,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=None if environment is None else dict(environment),
-                preexec_fn=_die_with_parent(),
+                preexec_fn=_prepare(),
                 process_group=0,
             ),
             log,
@@ -100,14 +100,17 @@ def free_port() -> int:
     raise OSError(f"no free port between {_PORTS.start} and {_PORTS.stop}")
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    if sys.platform != "linux":
-        return None  # only Linux ties lives together; elsewhere the children are stopped in the ordinary ways alone
-    libc, parent = ctypes.CDLL(None), os.getpid()  # loaded here: between fork and exec only plain calls are safe
+def _prepare() -> Callable[[], None]:
+    """What the child does between fork and exec, where only plain calls are safe: all else is looked up here."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # only Linux ties a child's life to its parent's
+    parent = os.getpid()
 
-    def arrange() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before the call above
-            os._exit(1)
+    def prepare() -> None:
+        # A shell without job control has background commands ignore SIGINT, and that is inherited.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it ended before the call above
+                os._exit(1)
 
-    return arrange
+    return prepare

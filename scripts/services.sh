@@ -65,8 +65,18 @@ await_engine() {
     done
 }
 
+# forget_dead PROGRAM PIDFILE: removes the pid file of a program that was killed. The engine would take whatever
+# process has its number now for a living one, and not start.
+forget_dead() {
+    local pid
+    pid=$("${as_root[@]}" cat "$2" 2>/dev/null) || return 0
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] || "${as_root[@]}" rm -f "$2"
+}
+
 # start_dockerd OPTION...: starts an engine of our own and waits until it answers.
 start_dockerd() {
+    forget_dead dockerd /var/run/docker.pid
+    forget_dead containerd /var/run/docker/containerd/containerd.pid
     : >$state/dockerd.log
     # A session of its own: it must outlive this script, and a Ctrl-C meant for make must not reach it.
     "${as_root[@]}" setsid dockerd "$@" >>$state/dockerd.log 2>&1 </dev/null &
@@ -100,12 +110,13 @@ provide_engine() {
     say "starting the Docker engine (log: $state/dockerd.log)"
     if start_dockerd; then return; fi
     # Nested machines may lack what the engine's defaults need. The log tells which; each way round has its price.
-    local fallback=()
-    if grep -qi 'iptables\|nf_tables\|bridge' $state/dockerd.log; then
+    local fallback=() fault
+    fault=$(grep 'failed to start daemon' $state/dockerd.log | tail -n 1) || true
+    if grep -qi 'iptables\|nf_tables\|bridge' <<<"$fault"; then
         say "no packet filter here: starting the engine without a bridge network (stages with networking will have none)"
         fallback+=(--iptables=false --ip6tables=false --bridge=none)
     fi
-    if grep -qi 'storage driver\|graphdriver\|overlay' $state/dockerd.log; then
+    if grep -qi 'storage driver\|graphdriver\|overlay' <<<"$fault"; then
         say "no overlay file system here: starting the engine with the slower vfs storage driver"
         fallback+=(--storage-driver=vfs)
     fi

@@ -95,9 +95,11 @@ def command_of_root(program: Program, directory: Path, tree: int, options: int, 
         for library in program.libraries:
             outer += ["--ro-bind", str(library), str(shelf / library.name)]
     user = str(HOST_USER)
+    # The inner bwrap looks its child up in /proc, where the outer pid namespace must be the one to be seen.
+    own_proc = ["/bin/sh", "-c", 'mount -t proc proc /proc && exec "$@"', "sh"]
     drop = ["/usr/bin/setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--"]
     unprivileged = dataclasses.replace(program, executable=executable)
-    return [*outer, "--", *drop, *command(unprivileged, options, inner)]
+    return [*outer, "--", *own_proc, *drop, *command(unprivileged, options, inner)]
 
 
 def options(stage: Stage, directory: Path, status: int, content: Callable[[bytes], int], *, as_root: bool) -> bytes:

@@ -93,7 +93,7 @@ async def test_the_result_says_what_the_stage_used(runtime: SandboxRuntime, plac
     burn = "import time\nkept = bytearray(40_000_000)\nwhile time.process_time() < 0.3: pass"
     result = await runtime.run_stage(Stage(image=IMAGE, entry_point=["python3", "-c", burn]), place)
     assert result.cpu_seconds is not None
-    assert 0.3 <= result.cpu_seconds < 1
+    assert 0.3 <= result.cpu_seconds < 5, "of the stage, not of the grader"
     assert result.memory_peak_bytes is not None
     assert 40_000_000 < result.memory_peak_bytes < 80_000_000
 
@@ -117,6 +117,7 @@ async def test_under_a_root_grader_no_process_of_a_stage_is_root(runtime: Sandbo
     running = asyncio.create_task(runtime.run_stage(sh(f"touch /job/started; sleep {marker}", user="0"), place))
     await until((place.directory / "started").exists, "the stage to start")
     assert (place.directory / "started").stat().st_uid == bubblewrap.HOST_USER
+    await until(lambda: owners(f"sleep {marker}", "sleep"), "the stage's sleep")
     users = owners(f"sleep {marker}", "sleep")
     running.cancel()
     await asyncio.wait({running})
