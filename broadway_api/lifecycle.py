@@ -166,6 +166,19 @@ def is_repeat(job: Job, worker_id: str, attempt: int | None) -> bool:
     )
 
 
+def state_after_attempt(job: Job, worker_id: str, attempt: int | None) -> JobState:
+    """The state that the result of this worker, accepted before, left the job in: the same whatever came after it."""
+    ended = next(
+        ended
+        for ended in reversed(job.attempts)
+        if ended.reported and ended.worker_id == worker_id and attempt in (None, ended.number)
+    )
+    if ended.reason is None:
+        return JobState.SUCCEEDED
+    was_retried = ended is not job.attempts[-1] or job.state is not JobState.FAILED
+    return JobState.QUEUED if ended.reason.is_infrastructure and was_retried else JobState.FAILED
+
+
 def _end_attempt(job: Job, reason: Reason | None, now: datetime, *, reported: bool) -> Job:
     if job.state is not JobState.RUNNING or job.worker_id is None or job.started_at is None:
         raise ValueError(f"grading job {job.id} is {job.state}, not running")

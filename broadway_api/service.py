@@ -274,8 +274,11 @@ class Service:
                 except TimeoutError:
                     return []
 
-    async def finish_job(self, claim: Claim, result: Result) -> Job:
-        """Accept what came of a job, and move its run on. Raises ClaimLost, JobNotFound, UnknownWorker."""
+    async def finish_job(self, claim: Claim, result: Result) -> JobState:
+        """Accept what came of a job, and move its run on; return the state that this result led to.
+
+        Repeating it gets the same answer. Raises ClaimLost, JobNotFound, UnknownWorker.
+        """
         try:
             finished = await self._store.finish_job(claim, result, self.now())
         except (ClaimLost, JobNotFound):
@@ -283,7 +286,7 @@ class Service:
             raise
         job = finished.job
         if finished.repeated:
-            return job
+            return lifecycle.state_after_attempt(job, claim.worker_id, claim.attempt)
         logger.info("job %s of run %s by worker %s: %s %s", job.id, job.run_id, claim.worker_id, job.state, job.reason)
         if result.reason and result.reason.is_infrastructure:
             await self._note_fault(job, claim.worker_id, result.reason)
@@ -291,7 +294,7 @@ class Service:
             self.wake_ups.jobs_queued(1)
         if finished.phase_over:
             await self.settler.settle_or_leave(job.run_id)
-        return job
+        return job.state
 
     async def _note_fault(self, job: Job, worker_id: str, reason: Reason) -> None:
         """Count an infrastructure fault against its worker, unless the run may be to blame.

@@ -102,8 +102,8 @@ class JobHandler(WorkerHandler):
         self.checked_id(job_id, "grading job id")
         data = await self._reported()
         claim = Claim(job_id=job_id, worker_id=self.worker_id, attempt=data.get("attempt"))
-        job = await self.service.finish_job(claim, wire.result_from_json(data))
-        self.succeed({"job_id": job.id, "state": job.state})
+        state = await self.service.finish_job(claim, wire.result_from_json(data))
+        self.succeed({"job_id": job_id, "state": state})
 
     async def _reported(self) -> Mapping[str, Any]:
         """The result, taken out of the wrapping that the specification prints around it."""

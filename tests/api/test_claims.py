@@ -54,6 +54,19 @@ async def test_the_same_result_again_gets_the_same_answer(any_api: Api) -> None:
     assert (await any_api.run(run_id))["counts"]["succeeded"] == 1
 
 
+async def test_an_infrastructure_fault_reported_again_gets_the_same_answer_whatever_came_after_it(any_api: Api) -> None:
+    worker, other = await any_api.register(), await any_api.register()
+    await any_api.start(run_config(1))
+    job = await any_api.claim(worker)
+    answers = [await any_api.report(worker, job, success=False, reason="runtime_error")]
+    again = await any_api.claim(other)
+    answers.append(await any_api.report(worker, job, success=False, reason="runtime_error"))
+    await any_api.report(other, again)
+    answers.append(await any_api.report(worker, job, success=False, reason="runtime_error"))
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, answers[0].text)}
+    assert answers[0].json()["data"]["state"] == "queued"
+
+
 async def test_results_at_the_same_time_are_one_result(any_api: Api) -> None:
     worker = await any_api.register()
     await any_api.start(run_config(1, post=True))

@@ -278,6 +278,21 @@ def test_only_a_reported_attempt_of_the_same_worker_is_a_repeat() -> None:
     assert not lifecycle.is_repeat(running(), "w", 1)
 
 
+def test_the_answer_to_a_result_stays_what_it_was() -> None:
+    fault = Result(success=False, reason=Reason.RUNTIME_ERROR)
+    queued = lifecycle.after_result(running(), fault, NOW)
+    taken = replace(queued, state=JobState.RUNNING, attempt=2, worker_id="other", started_at=NOW)
+    done = lifecycle.after_result(taken, Result(success=True, reason=None), NOW)
+    for job in (queued, taken, done):
+        assert lifecycle.state_after_attempt(job, "w", 1) is JobState.QUEUED
+    assert lifecycle.state_after_attempt(done, "other", 2) is JobState.SUCCEEDED
+    assert (
+        lifecycle.state_after_attempt(lifecycle.after_result(running(limit=1), fault, NOW), "w", 1) is JobState.FAILED
+    )
+    failed = lifecycle.after_result(running(), Result(success=False, reason=Reason.TIMEOUT), NOW)
+    assert lifecycle.state_after_attempt(failed, "w", None) is JobState.FAILED
+
+
 @pytest.mark.parametrize("end", ["result", "lost"])
 def test_a_job_that_a_worker_failed_is_for_others_for_a_while(end: str) -> None:
     fault = Result(success=False, reason=Reason.RUNTIME_ERROR)
