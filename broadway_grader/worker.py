@@ -8,7 +8,7 @@ import functools
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from broadway_grader.client import ApiClient, Claims
@@ -136,7 +136,7 @@ class Worker:
                 log.error("asking for jobs was refused: %s", error)  # noqa: TRY400
                 await self._backoff.sleep(self._backoff.longest)
                 continue
-            for job in claims.jobs:
+            for job in await self._not_lost(claims.jobs, worker_id, clock() - asked_at):
                 self._take(job.job_id, job.attempt, worker_id, functools.partial(self._serve, job))
             for unusable in claims.unusable:
                 log.error("reporting as failed: %s", unusable)
@@ -157,6 +157,25 @@ class Worker:
         free = max(1, self._slots - len(self._held))
         holding = [*self._running(worker_id), *(job_id for job_id, _ in self._given_up)]
         return await self._client.claim(worker_id, slots=free, holding=holding[:MOST_NAMED], wait=self._poll_wait)
+
+    async def _not_lost(self, jobs: Sequence[Job], worker_id: str, age: float) -> Sequence[Job]:
+        """Those of `jobs`, asked for `age` seconds ago, that are not known to have become somebody else's meanwhile.
+
+        An answer may have been held up, here or on its way, for longer than its leases last. A lease outlasts the
+        interval between two heartbeats: an answer to a younger question needs no other one.
+        """
+        registration = self._membership.current
+        if not jobs or registration is None or age < registration.heartbeat:
+            return jobs
+        named = {**self._running(worker_id), **{job.job_id: job.attempt for job in jobs}}
+        try:
+            lost = await self._client.heartbeat(worker_id, named)
+        except ApiError as error:
+            log.warning("worker %s cannot tell whether its new jobs are still its own: %s", worker_id, error)
+            return jobs  # waiting would not make it better: the next heartbeat tells
+        for job_id in lost & {job.job_id for job in jobs}:
+            log.warning("job %s was no longer ours when the answer that gave it came", job_id)
+        return [job for job in jobs if job.job_id not in lost]
 
     def _take(
         self, job_id: str, attempt: int, worker_id: str, work: Callable[[_Held], Coroutine[Any, Any, None]]

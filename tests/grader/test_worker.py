@@ -23,7 +23,7 @@ from broadway_grader.retry import Backoff, retry
 from broadway_grader.spool import Spool
 from broadway_grader.worker import Worker
 from broadway_grader.worker_ids import WorkerIds
-from tests.grader.fake_api import CUT, FakeApi, Reply, fail, success
+from tests.grader.fake_api import CUT, Call, FakeApi, Reply, fail, success
 from tests.grader.stages import until
 
 FIRST, SECOND = f"{1:024d}", f"{2:024d}"  # the worker ids that the fake API gives, in this order
@@ -328,6 +328,26 @@ async def test_a_result_that_is_refused_is_dropped(grader: Grader, api: FakeApi,
     api.say("claim", jobs(2, 3))
     await running(grader, 2, 3)
     assert len(api.of("report")) == 1
+
+
+async def test_a_job_that_was_lost_before_the_answer_that_gave_it_came_is_not_begun(
+    grader: Grader, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = api.answer
+
+    async def late(call: Call) -> Reply:
+        if call.path == "heartbeat" and any(job["job_id"] == job_id(1) for job in call.body["running"]):
+            return success(lost=[job_id(1)])
+        reply = await answer(call)
+        if call.path == "grading_job" and reply.body and "jobs" in reply.body["data"]:
+            await asyncio.sleep(0.2)  # longer than the interval between heartbeats
+        return reply
+
+    monkeypatch.setattr(api, "answer", late)
+    api.say("claim", jobs(1, 2))
+    grader.start()
+    await running(grader, 2)
+    assert grader.runner.killed == [], "job 1 was begun"
 
 
 async def test_a_result_that_is_too_large_gets_through_with_less_of_its_logs(grader: Grader, api: FakeApi) -> None:
