@@ -242,11 +242,16 @@ class Service:
             logger.info("worker %s no longer holds %s", worker_id, ", ".join(lost))
         return lost
 
-    async def deregister_worker(self, worker_id: str) -> list[str]:
-        """Forget a worker; return the jobs that went back to the queue. Raises UnknownWorker."""
-        lost = await self._store.deregister_worker(worker_id, self.now())
-        self.wake_ups.jobs_queued(len(lost))
-        logger.info("worker %s deregistered, %d jobs handed back", worker_id, len(lost))
+    async def deregister_worker(self, worker_id: str, *, crashed: bool = False) -> list[str]:
+        """Forget a worker; return the jobs that were taken from it. Raises UnknownWorker.
+
+        `crashed`: they died with it, which costs each an attempt, and fails those that have none left.
+        """
+        lost = await self._store.deregister_worker(worker_id, self.now(), crashed=crashed)
+        self.wake_ups.jobs_queued(sum(job.state is JobState.QUEUED for job in lost))
+        logger.info("worker %s %s, it held %d jobs", worker_id, "crashed" if crashed else "deregistered", len(lost))
+        for run_id in {job.run_id for job in lost if job.state.ended}:
+            await self.settler.settle_or_leave(run_id)
         return [job.job_id for job in lost]
 
     async def set_draining(self, worker_id: str, draining: bool) -> None:

@@ -163,9 +163,13 @@ class ApiClient:
             raise UnusableAnswer("a result was answered without the job's state")
         return state
 
-    async def deregister(self, worker_id: str) -> Sequence[str]:
-        """Deregister; returns the jobs that went back to the queue. Raises UnknownWorker."""
-        response = await self._send("DELETE", f"worker/{worker_id}", worker_id=worker_id)
+    async def deregister(self, worker_id: str, *, crashed: bool = False) -> Sequence[str]:
+        """Deregister; returns the jobs that were taken from the worker. Raises UnknownWorker.
+
+        `crashed`: its jobs died with it; they are not handed back untouched, but have cost an attempt.
+        """
+        query = {"crashed": "true"} if crashed else None
+        response = await self._send("DELETE", f"worker/{worker_id}", worker_id=worker_id, query=query)
         handed_back = _data(response, worker_id).get("handed_back", [])
         return [str(job_id) for job_id in handed_back] if isinstance(handed_back, list) else []
 

@@ -63,13 +63,15 @@ class Recovery:
     async def _deregister(self, worker_id: str) -> None:
         what = f"deregistering worker {worker_id} of an earlier life"
         try:
-            handed_back = await retry(lambda: self._client.deregister(worker_id), what=what, backoff=self._backoff)
+            lost = await retry(
+                lambda: self._client.deregister(worker_id, crashed=True), what=what, backoff=self._backoff
+            )
         except UnknownWorker:
             log.info("worker %s of an earlier life is no longer known", worker_id)
         except ApiError as error:
             log.error("%s was refused: %s", what, error)  # noqa: TRY400
         else:
-            log.info("%s: %d jobs handed back", what, len(handed_back))
+            log.info("%s: %d jobs had died with it", what, len(lost))
 
 
 async def _all_well(*works: Awaitable[object]) -> bool:

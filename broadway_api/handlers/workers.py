@@ -122,7 +122,11 @@ class WorkerExitHandler(ApiHandler):
     """One worker."""
 
     async def delete(self, worker_id: str) -> None:
-        handed_back = await self.service.deregister_worker(self.checked_id(worker_id, "worker id"))
+        crashed = self.get_query_argument("crashed", "false")
+        if crashed not in ("true", "false"):
+            refuse("crashed", f"{crashed[:40]!r} is neither true nor false")
+        self.checked_id(worker_id, "worker id")
+        handed_back = await self.service.deregister_worker(worker_id, crashed=crashed == "true")
         self.succeed({"handed_back": handed_back})
 
 

@@ -38,14 +38,13 @@ class MongoWorkers(MongoPart):
         kept = {document["_id"] async for document in self._jobs.find(held, {"_id": True})}
         return [claim.job_id for claim in running if claim.job_id not in kept]
 
-    async def deregister_worker(self, worker_id: str, now: datetime) -> list[LostJob]:
+    async def deregister_worker(self, worker_id: str, now: datetime, *, crashed: bool = False) -> list[LostJob]:
         deleted = await self._workers.delete_one({"_id": worker_id})
         if not deleted.deleted_count:
             raise UnknownWorker(worker_id)
         held = await self._jobs.find({"worker_id": worker_id, "state": JobState.RUNNING}).to_list()
-        return await self._take_back(
-            (job, lifecycle.after_hand_back(job, now), {}) for job in map(job_from_document, held)
-        )
+        end = lifecycle.after_lost_lease if crashed else lifecycle.after_hand_back
+        return await self._take_back((job, end(job, now), {}) for job in map(job_from_document, held))
 
     async def worker(self, worker_id: str) -> Worker:
         document = await self._workers.find_one({"_id": worker_id})

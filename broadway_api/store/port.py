@@ -179,11 +179,12 @@ class Store(Protocol):
         """
         ...
 
-    async def deregister_worker(self, worker_id: str, now: datetime) -> list[LostJob]:
+    async def deregister_worker(self, worker_id: str, now: datetime, *, crashed: bool = False) -> list[LostJob]:
         """Forget the worker's id, then queue again what it holds, in front, costing no attempt.
 
         Guard of each job: running and held by this worker. `attempt` stays (a late result is refused all the same),
-        `attempt_limit` grows by one. Raises UnknownWorker.
+        `attempt_limit` grows by one. `crashed`: its jobs were not handed back but died with it, which costs an
+        attempt, as a lost lease does; a job that kills its worker must not go round for ever. Raises UnknownWorker.
         """
         ...
 

@@ -64,12 +64,13 @@ class SqliteWorkers(SqlitePart):
 
         return await self._write(work)
 
-    async def deregister_worker(self, worker_id: str, now: datetime) -> list[LostJob]:
+    async def deregister_worker(self, worker_id: str, now: datetime, *, crashed: bool = False) -> list[LostJob]:
         def work(db: sqlite3.Connection) -> list[LostJob]:
             if not db.execute("DELETE FROM workers WHERE id = ?", (worker_id,)).rowcount:
                 raise UnknownWorker(worker_id)
             held = read_jobs(db, "WHERE worker_id = ? AND state = 'running'", (worker_id,))
-            return take_back(db, [(job, lifecycle.after_hand_back(job, now)) for job in held])
+            end = lifecycle.after_lost_lease if crashed else lifecycle.after_hand_back
+            return take_back(db, [(job, end(job, now)) for job in held])
 
         return await self._write(work)
 

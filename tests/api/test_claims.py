@@ -218,5 +218,17 @@ async def test_registering_without_a_body(api: Api, method: str, path: str) -> N
     assert answer["heartbeat"] == 10
 
 
+async def test_a_job_that_kills_every_worker_fails_and_ends_its_run(any_api: Api) -> None:
+    run_id = await any_api.start(run_config(1))
+    for _ in range(3):
+        worker = await any_api.register()
+        job = await any_api.claim(worker)
+        gone = await any_api.call("DELETE", f"worker/{worker}", params={"crashed": "true"})
+        assert gone.json()["data"] == {"handed_back": [job["job_id"]]}
+    run = await any_api.run(run_id)
+    assert (run["state"], run["reasons"]) == ("finished", {"worker_lost": 1})
+    assert (await any_api.call("DELETE", f"worker/{worker}", params={"crashed": "yes"})).status_code == 400
+
+
 async def test_registering_twice_is_two_workers(api: Api) -> None:
     assert await api.register(hostname="a") != await api.register(hostname="a")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from broadway_api.domain import Attempt, JobState, LostJob, Worker
+from broadway_api.domain import Attempt, JobState, LostJob, Reason, Worker
 from broadway_api.errors import UnknownWorker
 from broadway_api.ids import new_id
 from broadway_api.store.port import Store
@@ -92,6 +92,18 @@ async def test_a_job_that_is_handed_back_again_and_again_never_fails(store: Stor
         assert job.attempt == attempt
         (lost,) = await store.deregister_worker(worker_id, NOW)
         assert lost.state is JobState.QUEUED
+
+
+async def test_a_job_that_died_with_its_worker_has_cost_an_attempt(store: Store, peer: Store) -> None:
+    run = await started(store)
+    for attempt in range(1, ATTEMPT_LIMIT + 1):
+        worker_id = await worker(store)
+        (job,) = await claimed(store, worker_id)
+        (lost,) = await store.deregister_worker(worker_id, NOW, crashed=True)
+        assert lost.state is (JobState.QUEUED if attempt < ATTEMPT_LIMIT else JobState.FAILED)
+    ended = await peer.job(job.id)
+    assert (ended.state, ended.reason, ended.attempt_limit) == (JobState.FAILED, Reason.WORKER_LOST, ATTEMPT_LIMIT)
+    assert (await peer.run_summary(run.id)).reasons == {Reason.WORKER_LOST: 1}
 
 
 async def test_a_deregistered_worker_is_unknown(store: Store) -> None:

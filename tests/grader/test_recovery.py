@@ -144,6 +144,7 @@ async def test_jobs_that_died_with_a_life_are_handed_back_by_the_next(
     life()
     await until(lambda: api.of("deregister"), "the old id to be deregistered")
     assert api.of("deregister")[0].path == f"worker/{FIRST}"
+    assert api.of("deregister")[0].query == {"crashed": "true"}, "what kills its grader must not go round for ever"
     assert api.of("report") == []
     await until(lambda: remembered(tmp_path) == [SECOND], "it to be forgotten")
 
