@@ -13,4 +13,4 @@ async def test_nothing_is_lost_or_graded_twice_whatever_dies(store: str, seed: i
     report = await run(Settings(seed=seed, seconds=62, store=store), stopwatch(lambda text: print(text, flush=True)))  # noqa: T201
     print(report)  # noqa: T201 - shown when it fails
     assert report.problems == []
-    assert report.kills >= 40
+    assert report.kills >= 20  # of about 50 that are planned: what is down already cannot be killed
