@@ -54,7 +54,7 @@ def test_a_result_outlives_its_grader_and_an_api_that_is_away(
     assert fleet.leftovers() == []
 
 
-def test_a_killed_grader_hands_its_jobs_back_when_it_comes_back(fleet: Fleet, runtime: str) -> None:
+def test_a_killed_grader_gives_up_its_jobs_when_it_comes_back(fleet: Fleet, runtime: str) -> None:
     grader = fleet.start_grader(runtime=runtime, slots=1)
     run_id = fleet.grade(run_config("sleep 1; echo done"))
     (job,) = fleet.await_running(run_id)
@@ -64,8 +64,12 @@ def test_a_killed_grader_hands_its_jobs_back_when_it_comes_back(fleet: Fleet, ru
 
     (again,) = fleet.jobs(run_id)
     assert (again["attempt"], again["worker_id"] != job["worker_id"]) == (2, True)
-    attempts = fleet.client.get(f"grading_job/{again['job_id']}")["attempts"]
-    assert all(attempt["reason"] != "worker_lost" for attempt in attempts), "it did not wait for the lease"
+    (died,) = fleet.client.get(f"grading_job/{again['job_id']}")["attempts"]
+    assert died["reason"] == "worker_lost", "what may have killed its grader has cost an attempt"
+    assert fleet.api is not None
+    said = fleet.api.output()
+    assert f"worker {job['worker_id']} crashed, it held 1 jobs" in said
+    assert f"lost by worker {job['worker_id']}" not in said, "it did not wait for the lease"
     workers = [worker["worker_id"] for worker in fleet.client.get("workers")["workers"]]
     assert workers == [again["worker_id"]], "the old id is gone"
     fleet.stop()
