@@ -21,13 +21,16 @@ from broadway_api.loop_monitor import LoopMonitor
 from broadway_api.policy import Policy
 from broadway_api.service import Service
 from broadway_api.store.port import Store
-from broadway_api.supervision import supervise
+from broadway_api.supervision import end_all, supervise
 from broadway_api.sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
 
 #: Seconds that requests have to get their answers once the server is stopping. With closing the store, 5 s in all.
 DRAIN_SECONDS = 3.0
+
+#: Seconds that the connections may then take to close.
+CLOSE_SECONDS = 0.5
 
 #: Seconds after which a connection is closed that brings no request, or not the whole head of one.
 IDLE_SECONDS = 120
@@ -81,10 +84,10 @@ async def serve(
         service.wake_ups.close()  # polls that wait are answered: there is no work
         with suppress(TimeoutError):
             await asyncio.wait_for(requests.all_ended(), DRAIN_SECONDS)
-        await server.close_all_connections()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        requests.refuse_rest()
+        with suppress(TimeoutError):  # it waits for handlers, and one may hang on a store that is away
+            await asyncio.wait_for(server.close_all_connections(), CLOSE_SECONDS)
+        await end_all(tasks)
 
 
 def _background(name: str, run: Callable[[], Awaitable[None]], failure: asyncio.Future[None]) -> asyncio.Task[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from broadway_api.errors import StoreUnavailable
 
@@ -12,6 +12,9 @@ logger = logging.getLogger(__name__)
 
 #: The longest pause after repeated faults of the store, in seconds.
 MAX_PAUSE = 30.0
+
+#: Seconds after which a task that was told to end, and has not, is told again.
+INSIST_EVERY = 0.1
 
 
 async def supervise(
@@ -38,3 +41,16 @@ async def supervise(
             await sleep(delay)
         else:
             raise RuntimeError(f"the task {name} ended, which it never should")
+
+
+async def end_all(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until the last of them has ended, however it ends.
+
+    Once is not enough: before Python 3.12 `asyncio.wait_for`, on which the MongoDB driver stands, loses a cancellation
+    that comes at the very moment at which what it waits for is done, and a task that goes on for ever goes on.
+    """
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=INSIST_EVERY)

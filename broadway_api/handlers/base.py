@@ -69,6 +69,12 @@ class OpenRequests:
         """Wait until there are none."""
         await self._none.wait()
 
+    def refuse_rest(self) -> None:
+        """Answer those that still wait, for a store that is away most likely: repeat the request at another process."""
+        stopping = StoreUnavailable("this API process is stopping")
+        for handler in list(self._open):
+            handler.send_error(503, exc_info=(type(stopping), stopping, None))
+
 
 @stream_request_body
 class ApiHandler(RequestHandler):

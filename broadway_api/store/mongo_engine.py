@@ -44,6 +44,9 @@ _TIMEOUTS: Mapping[str, Any] = {"serverSelectionTimeoutMS": 5_000, "socketTimeou
 #: Seconds to make an index on a collection that has grown large without it.
 _INDEX_TIMEOUT = 600
 
+#: Seconds to end the sessions that the server still has of us; it forgets them by itself, too.
+_GOODBYE_TIMEOUT = 0.5
+
 
 class MongoEngine:
     """The database that a URL names (`broadway` if it names none) with its indexes."""
@@ -80,7 +83,8 @@ class MongoEngine:
                 await self.collection(name).create_indexes(list(indexes))
 
     async def close(self) -> None:
-        await self._client.close()
+        with pymongo.timeout(_GOODBYE_TIMEOUT):
+            await self._client.close()
 
     async def ping(self) -> None:
         """Return once a majority has written."""

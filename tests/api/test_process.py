@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sqlite3
 import ssl
 import stat
@@ -16,9 +17,11 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
+import pymongo
 import pytest
 
 from scripts.processes import Process, free_port, start
+from tests import services
 from tests.api.serving import run_config
 
 ROOT = Path(__file__).parents[2]
@@ -172,6 +175,31 @@ connection.request("GET", url.path, headers=eval(os.environ["HEADERS"]))
 print("sent", flush=True)
 print(connection.getresponse().status, flush=True)
 """
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_store_that_is_away_does_not_hold_up_a_stop(tmp_path: Path, stack: ExitStack, number: signal.Signals) -> None:
+    url = stack.enter_context(services.mongo_standalone())
+    api = Api(tmp_path, stack, "--store", url, token=TOKEN)
+    process = api.start()
+    client = api.ready(process)
+    with pymongo.MongoClient[dict[str, object]](url) as mongo:
+        mongod = int(str(mongo.admin.command("serverStatus")["pid"]))
+    client.close()
+    os.kill(mongod, number)
+    connection = stack.enter_context(socket.create_connection(("127.0.0.1", api.port), START_SECONDS))
+    head = f"GET /api/v1/workers HTTP/1.1\r\nHost: x\r\nAuthorization: {TOKEN}\r\n"
+    connection.sendall(f"{head}Content-Length: 2\r\nExpect: 100-continue\r\n\r\n".encode())
+    assert connection.recv(1024).startswith(b"HTTP/1.1 100 ")  # the request is in its hands
+    connection.sendall(b"{}")
+    process.send(signal.SIGTERM)
+    asked = time.monotonic()
+    assert process.wait(START_SECONDS) == 0
+    assert time.monotonic() - asked < STOP_SECONDS
+    answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"Retry-After: 5" in answer
+    assert "Traceback" not in api.logs()
 
 
 def test_a_second_api_on_the_same_file_is_refused(tmp_path: Path, stack: ExitStack) -> None:

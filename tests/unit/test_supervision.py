@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from broadway_api.errors import SchemaTooNew, StoreUnavailable
-from broadway_api.supervision import MAX_PAUSE, supervise
+from broadway_api.supervision import MAX_PAUSE, end_all, supervise
 
 
 class Pauses:
@@ -71,3 +71,36 @@ async def test_a_task_that_ends_is_a_fault() -> None:
 
     with pytest.raises(RuntimeError, match="the task the sweeper ended"):
         await supervise("the sweeper", run)
+
+
+async def test_a_task_that_loses_a_cancellation_is_told_again() -> None:
+    told = 0
+
+    async def deaf() -> None:
+        nonlocal told
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                told += 1
+                if told == 3:
+                    raise
+
+    tasks = [asyncio.create_task(deaf()), asyncio.create_task(asyncio.sleep(3600))]
+    await asyncio.sleep(0)  # let them begin
+    async with asyncio.timeout(30):
+        await end_all(tasks)
+    assert told == 3
+    assert all(task.cancelled() for task in tasks)
+
+
+async def test_tasks_that_ended_before_or_in_a_fault_are_no_hindrance() -> None:
+    async def faulty() -> None:
+        raise ZeroDivisionError
+
+    tasks = [asyncio.create_task(faulty()), asyncio.create_task(asyncio.sleep(0))]
+    async with asyncio.timeout(30):
+        await asyncio.wait(tasks)
+        await end_all(tasks)
+        await end_all([])
+    assert isinstance(tasks[0].exception(), ZeroDivisionError)
