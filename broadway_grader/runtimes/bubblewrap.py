@@ -7,6 +7,9 @@ a stage is ever the host's root, whatever it thinks it is.
 
 The outer one has a pid namespace, too. An order to die with the parent is carried out with the dying parent's rights,
 and bwrap's, with which it could not kill another user's process, are none; the end of a pid namespace needs no rights.
+
+The first bwrap's command line carries a mark: its grader's name. A grader that is killed at the very moment at which
+bwrap has forked, and not arranged its end yet, leaves a process that waits for ever; its next life finds it by that.
 """
 
 from __future__ import annotations
@@ -71,17 +74,25 @@ def programs() -> Iterator[Program]:
             yield Program(executable=package / "_bin" / "bwrap", libraries=libraries)
 
 
-def command(program: Program, options: int, inner: Sequence[str]) -> list[str]:
+def mark(instance: str) -> str:
+    """The word in the command lines of a grader's sandboxes: as the name of a variable that there never is."""
+    return f"BROADWAY_INSTANCE_{instance}"
+
+
+def command(program: Program, options: int, inner: Sequence[str], *, mark: str) -> list[str]:
     """The command line of an ordinary user's stage: `inner` in a sandbox with the options that descriptor brings.
 
     Options travel by descriptor because the environment of a stage is among them, and `ps` shows command lines.
     """
-    return [str(program.executable), "--args", str(options), "--", *inner]
+    return [str(program.executable), "--unsetenv", mark, "--args", str(options), "--", *inner]
 
 
-def command_of_root(program: Program, directory: Path, tree: int, options: int, inner: Sequence[str]) -> list[str]:
+def command_of_root(
+    program: Program, directory: Path, tree: int, options: int, inner: Sequence[str], *, mark: str
+) -> list[str]:
     """The same under a root grader, with /job at `directory`; the outer bwrap reports to the descriptor `tree`."""
-    outer = [str(program.executable), "--unshare-pid", "--die-with-parent", "--json-status-fd", str(tree)]
+    outer = [str(program.executable), "--unsetenv", mark]
+    outer += ["--unshare-pid", "--die-with-parent", "--json-status-fd", str(tree)]
     outer += ["--dev-bind", "/", "/", "--tmpfs", "/tmp"]  # noqa: S108
     outer += ["--dir", _OUTER_JOB, "--bind", str(directory), _OUTER_JOB]
     executable = program.executable
@@ -98,8 +109,7 @@ def command_of_root(program: Program, directory: Path, tree: int, options: int, 
     # The inner bwrap looks its child up in /proc, where the outer pid namespace must be the one to be seen.
     own_proc = ["/bin/sh", "-c", 'mount -t proc proc /proc && exec "$@"', "sh"]
     drop = ["/usr/bin/setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--"]
-    unprivileged = dataclasses.replace(program, executable=executable)
-    return [*outer, "--", *own_proc, *drop, *command(unprivileged, options, inner)]
+    return [*outer, "--", *own_proc, *drop, str(executable), "--args", str(options), "--", *inner]
 
 
 def options(stage: Stage, directory: Path, status: int, content: Callable[[bytes], int], *, as_root: bool) -> bytes:

@@ -19,9 +19,10 @@ from pathlib import Path
 from broadway_grader.domain import Output, Reason, Stage, StageResult
 from broadway_grader.errors import SetupError
 from broadway_grader.runtimes import bubblewrap
+from broadway_grader.runtimes.orphans import end_all_with
 from broadway_grader.runtimes.output import BoundedOutput
 from broadway_grader.runtimes.port import Place, Settings
-from broadway_grader.runtimes.process import BwrapProcess, Report, adopt_orphans, read_stream
+from broadway_grader.runtimes.process import KILL_GRACE, BwrapProcess, Report, adopt_orphans, read_stream
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class SandboxRuntime:
 
     def __init__(self, settings: Settings) -> None:
         self._limits = settings.limits
+        self._mark = bubblewrap.mark(settings.instance)
         self._as_root = os.geteuid() == 0
         self._program: bubblewrap.Program | None = None
         # Two streams a stage; what is read blocks.
@@ -69,7 +71,13 @@ class SandboxRuntime:
         raise SetupError(f"no sandbox can be made on this machine ({'; '.join(problems)}){_kernel_hint()}")
 
     async def remove_leftovers(self) -> None:
-        """Nothing to do: the kernel ends every sandbox together with the grader that made it."""
+        # The kernel ends a sandbox together with its grader, but for one that was being made at that very moment.
+        try:
+            ended = await asyncio.to_thread(end_all_with, self._mark, KILL_GRACE)
+        except TimeoutError as error:
+            raise SetupError(str(error)) from error
+        if ended:
+            log.warning("killed %d processes of sandboxes that an earlier life was making", ended)
 
     async def run_stage(self, stage: Stage, place: Place) -> StageResult:
         begun = datetime.now(UTC)
@@ -158,9 +166,9 @@ class SandboxRuntime:
 
             words = content(bubblewrap.options(stage, directory, report.writing, content, as_root=self._as_root))
             command = (
-                bubblewrap.command_of_root(self._program, directory, tree.writing, words, inner)
+                bubblewrap.command_of_root(self._program, directory, tree.writing, words, inner, mark=self._mark)
                 if self._as_root
-                else bubblewrap.command(self._program, words, inner)
+                else bubblewrap.command(self._program, words, inner, mark=self._mark)
             )
             return BwrapProcess(command, descriptors, tree, keep_output=stage.logs)
 

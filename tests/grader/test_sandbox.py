@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import dataclasses
 import os
 import shutil
 import sys
@@ -63,6 +64,24 @@ async def test_only_usr_and_a_few_harmless_files_of_the_host_are_there(runtime: 
 async def test_nothing_but_job_and_tmp_can_be_written(runtime: SandboxRuntime, place: Place, path: str) -> None:
     result = await runtime.run_stage(sh(f"echo x > {path}"), place)
     assert result.reason is Reason.STAGE_FAILED
+
+
+async def test_the_next_life_ends_the_sandboxes_of_this_grader_and_no_others(
+    runtime: SandboxRuntime, settings: Settings, place: Place
+) -> None:
+    stage = asyncio.create_task(runtime.run_stage(sh("sleep 79.5"), place))
+    await until(lambda: processes("sleep 79.5"), "the stage to run")
+    somebody_else = SandboxRuntime(dataclasses.replace(settings, instance="somebody-else"))
+    await somebody_else.remove_leftovers()
+    assert not stage.done()
+    await SandboxRuntime(settings).remove_leftovers()
+    assert processes("sleep 79.5") == []
+    assert (await stage).reason is not None
+
+
+def test_also_the_sandboxes_of_ordinary_users_carry_the_mark_of_their_grader() -> None:
+    program = bubblewrap.Program(executable=Path("/usr/bin/bwrap"))
+    assert "a-mark" in bubblewrap.command(program, 3, ["true"], mark="a-mark")
 
 
 async def test_tmp_is_bounded(runtime: SandboxRuntime, place: Place) -> None:
