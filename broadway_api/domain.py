@@ -220,6 +220,7 @@ class Worker:
     draining: bool = False  # gets no new jobs, at staff's wish
     strikes: int = 0  # infrastructure faults since the last job that ended otherwise
     quarantined_until: datetime | None = None  # gets no new jobs; after that time one at a time, as a probe
+    owner: str | None = None  # whose worker tokens may speak for it; None: the operator's only
 
 
 class WorkerState(StrEnum):

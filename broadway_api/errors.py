@@ -11,9 +11,12 @@
     │   ├── IdempotencyMismatch     a key used again for something else
     │   ├── ClaimLost               the job is not, or no longer, this worker's
     │   ├── UnknownWorker           it must register again
+    │   ├── DirectoryFull           too many courses and tokens
     │   └── NotFound
     │       ├── RunNotFound
-    │       └── JobNotFound
+    │       ├── JobNotFound
+    │       ├── CourseNotFound
+    │       └── TokenNotFound
     └── StoreError                  ours
         ├── StoreUnavailable        passing: try again
         ├── StoreInUse              another process has the file
@@ -150,6 +153,30 @@ class JobNotFound(NotFound):
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
         super().__init__(f"there is no grading job {job_id}")
+
+
+class CourseNotFound(NotFound):
+    """No course has this id, or it is not the asking one's business."""
+
+    def __init__(self, course_id: str) -> None:
+        self.course_id = course_id
+        super().__init__(f"there is no course {course_id}")
+
+
+class TokenNotFound(NotFound):
+    """No token has this id."""
+
+    def __init__(self, token_id: str) -> None:
+        self.token_id = token_id
+        super().__init__(f"there is no token {token_id}")
+
+
+class DirectoryFull(Rejected):
+    """Every API process holds all courses and tokens in memory."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"there are {limit} courses and tokens, which is as many as there may be; remove some")
 
 
 class StoreError(BroadwayError):

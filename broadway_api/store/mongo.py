@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Self
 
+from broadway_api.store.mongo_directory import MongoDirectory
 from broadway_api.store.mongo_documents import INDEXES, SCHEMA_VERSION
 from broadway_api.store.mongo_engine import MongoEngine, translate_errors
 from broadway_api.store.mongo_jobs import MongoJobs
@@ -17,7 +18,7 @@ from broadway_api.store.mongo_workers import MongoWorkers
 
 
 @translate_errors
-class MongoStore(MongoRuns, MongoWorkers, MongoJobs):
+class MongoStore(MongoRuns, MongoWorkers, MongoJobs, MongoDirectory):
     """A store in the database that `url` names."""
 
     def __init__(self, url: str) -> None:

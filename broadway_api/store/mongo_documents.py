@@ -12,7 +12,7 @@ MongoDB would read as operators.
 | `workers` | a worker |
 | `courses` | a course's place in the queue: the last rank it was given |
 | `meta` | `schema`: this schema's version; `queue`: the queue's virtual time; `ping`: the last test of writing;
-  `bell`: rung when jobs were queued |
+  `bell`: rung when jobs were queued; `directory`: all courses and tokens |
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ BY_STATE = "by_state"
 BY_RUN = "by_run"
 BY_END = "by_end"
 LEASES = "leases"
+
+#: Its document in `meta`.
+DIRECTORY = "directory"
 
 _RUNNING = {"state": JobState.RUNNING.value}
 
@@ -187,6 +190,7 @@ def worker_to_document(worker: Worker) -> Document:
         "draining": worker.draining,
         "strikes": worker.strikes,
         "quarantined_until": worker.quarantined_until,
+        "owner": worker.owner,
     }
 
 
@@ -204,6 +208,7 @@ def worker_from_document(document: Document) -> Worker:
         draining=document["draining"],
         strikes=document["strikes"],
         quarantined_until=document["quarantined_until"],
+        owner=document.get("owner"),  # none in what an earlier release wrote
     )
 
 

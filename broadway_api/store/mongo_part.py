@@ -27,9 +27,10 @@ class MongoPart:
         self._runs = engine.collection("runs")
         self._jobs = engine.collection("jobs")
         self._workers = engine.collection("workers")
+        self._meta = engine.collection("meta")
         self._logs = MongoLogs(engine.collection("logs"))
         self._bell = MongoBell(engine)
-        self._ranks = MongoRanks(self._jobs, engine.collection("courses"), engine.collection("meta"))
+        self._ranks = MongoRanks(self._jobs, engine.collection("courses"), self._meta)
 
     async def _see(self, worker_id: str, now: datetime) -> Worker:
         """Note that the worker was heard of; a clock that was set back does not make it look silent."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 from pymongo import ReturnDocument
 
 from broadway_api.domain import JobState, JobType
-from broadway_api.store.mongo_documents import QUEUE
+from broadway_api.store.mongo_documents import DIRECTORY, QUEUE
 from broadway_api.store.mongo_engine import Collection, Document
 
 
@@ -34,21 +34,26 @@ class MongoRanks:
         phase = f"{run_id}/{job_type}"
         last_rank = {"$ifNull": ["$last_rank", 0.0]}
         fresh = {"phase": phase, "start": {"$max": [last_rank, await self._virtual_time()]}}
-        end = {"$add": ["$reserved.start", {"$divide": [number, "$weight"]}]}
+        weight = await self._weight(course)
+        end = {"$add": ["$reserved.start", number / weight]}
         place = await _upsert(
             self._courses,
             course,
             [
                 {
                     "$set": {
-                        "weight": {"$ifNull": ["$weight", 1.0]},
                         "reserved": {"$cond": [{"$eq": ["$reserved.phase", phase]}, "$reserved", fresh]},
                     }
                 },
                 {"$set": {"last_rank": {"$max": [last_rank, end]}}},
             ],
         )
-        return {"$add": [place["reserved"]["start"], {"$divide": [position, place["weight"]]}]}
+        return {"$add": [place["reserved"]["start"], {"$divide": [position, weight]}]}
+
+    async def _weight(self, course: str) -> float:
+        directory = await self._meta.find_one({"_id": DIRECTORY}, {f"courses.{course}.weight": True})
+        entry = directory and directory.get("courses", {}).get(course)
+        return float(entry["weight"]) if entry else 1.0
 
     async def _virtual_time(self) -> float:
         """The least rank that is queued, or else the last one given; it never falls."""

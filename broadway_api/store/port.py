@@ -13,7 +13,7 @@ majority in MongoDB.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 
@@ -33,10 +33,11 @@ from broadway_api.domain import (
     StageLog,
     Worker,
 )
+from broadway_api.tenants import Directory
 
 
 class Store(Protocol):
-    """Keeps runs, jobs, workers and logs. Opened and closed by `async with`."""
+    """Keeps runs, jobs, workers, logs, courses and tokens. Opened and closed by `async with`."""
 
     async def __aenter__(self) -> Self:
         """Open: check or make the schema, make the indexes.
@@ -73,7 +74,8 @@ class Store(Protocol):
         The caller has moved the run to that phase before. Each job gets its `rank`, by which jobs are claimed
         (start-time fair queueing: the course's k-th job here gets max(virtual time, the course's last rank) + k /
         its weight; virtual time is the least rank still queued, or the last one given if none is, and never falls),
-        so that courses share the fleet by weight however long their queues are.
+        so that courses share the fleet by weight however long their queues are. The weight is the one that the
+        directory has, or 1.
         """
         ...
 
@@ -264,6 +266,25 @@ class Store(Protocol):
 
     async def queue_depth(self, limit: int | None = None) -> int:
         """How many jobs are queued; with a limit (1 or more) no more than that are counted."""
+        ...
+
+    # --- courses and tokens -------------------------------------------------------------------------------------
+
+    async def directory(self) -> Directory:
+        """All courses and tokens."""
+        ...
+
+    async def directory_since(self, version: int) -> Directory | None:
+        """All courses and tokens if they are not those of that version any more; None if they are."""
+        ...
+
+    async def change_directory(self, change: Callable[[Directory], Directory]) -> Directory:
+        """Replace the directory by what `change` makes of it, and return that.
+
+        Guard: it is still the one that `change` was given; otherwise `change` is asked again, with the new one. So
+        `change` is pure, and what it raises comes out, with nothing changed. Its methods say what changes there are.
+        The version grows by one, unless there is no change.
+        """
         ...
 
     # --- between processes --------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 from broadway_api import runconfig
 from broadway_api.domain import Attempt, Reason, RunConfig
+from broadway_api.tenants import Course, Directory, Role, Token
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -73,4 +74,65 @@ def _attempt(data: Mapping[str, Any]) -> Attempt:
         started_at=from_millis(data["started_at"]),
         finished_at=from_millis(data["finished_at"]),
         reported=data["reported"],
+    )
+
+
+def directory_to_json(directory: Directory) -> dict[str, Any]:
+    """Courses and tokens as a JSON value, without the version, which stands beside it."""
+    return {
+        "courses": {
+            course.id: {
+                "weight": course.weight,
+                "tokens": sorted(course.tokens),
+                "query_tokens": sorted(course.query_tokens),
+                "from_file": course.from_file,
+            }
+            for course in directory.courses.values()
+        },
+        "tokens": {
+            token.id: {
+                "digest": token.digest,
+                "role": token.role.value,
+                "course": token.course,
+                "label": token.label,
+                "created_at": to_millis(token.created_at),
+                "expires_at": token.expires_at and to_millis(token.expires_at),
+                "revoked_at": token.revoked_at and to_millis(token.revoked_at),
+            }
+            for token in directory.tokens.values()
+        },
+    }
+
+
+def directory_from_json(value: Mapping[str, Any], version: int) -> Directory:
+    """The inverse of `directory_to_json`."""
+
+    def time(millis: int | None) -> datetime | None:
+        return None if millis is None else from_millis(millis)
+
+    return Directory(
+        courses={
+            course_id: Course(
+                id=course_id,
+                weight=entry["weight"],
+                tokens=frozenset(entry["tokens"]),
+                query_tokens=frozenset(entry["query_tokens"]),
+                from_file=entry["from_file"],
+            )
+            for course_id, entry in value["courses"].items()
+        },
+        tokens={
+            token_id: Token(
+                id=token_id,
+                digest=entry["digest"],
+                role=Role(entry["role"]),
+                course=entry["course"],
+                label=entry["label"],
+                created_at=from_millis(entry["created_at"]),
+                expires_at=time(entry["expires_at"]),
+                revoked_at=time(entry["revoked_at"]),
+            )
+            for token_id, entry in value["tokens"].items()
+        },
+        version=version,
     )

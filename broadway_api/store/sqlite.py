@@ -10,18 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from broadway_api.store.sqlite_directory import SqliteDirectory
 from broadway_api.store.sqlite_engine import SqliteEngine
 from broadway_api.store.sqlite_jobs import SqliteJobs
 from broadway_api.store.sqlite_runs import SqliteRuns
-from broadway_api.store.sqlite_schema import SCHEMA, SCHEMA_VERSION
+from broadway_api.store.sqlite_schema import VERSIONS
 from broadway_api.store.sqlite_workers import SqliteWorkers
 
 
-class SqliteStore(SqliteRuns, SqliteWorkers, SqliteJobs):
+class SqliteStore(SqliteRuns, SqliteWorkers, SqliteJobs, SqliteDirectory):
     """A store in the file `path`, made with its directory if it is not there."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(SqliteEngine(path, SCHEMA, SCHEMA_VERSION))
+        super().__init__(SqliteEngine(path, VERSIONS))
 
     async def __aenter__(self) -> Self:
         await self._engine.open()

@@ -13,7 +13,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,16 +32,16 @@ BUSY_TIMEOUT_SECONDS = 10
 class SqliteEngine:
     """Runs functions of a connection: `write` in order and durably, `read` beside them on a snapshot."""
 
-    def __init__(self, path: Path, schema: str, schema_version: int) -> None:
+    def __init__(self, path: Path, versions: Sequence[str]) -> None:
+        """`versions`: the statements that make each version of the schema out of the one before."""
         self._path = path
-        self._schema = schema
-        self._schema_version = schema_version
+        self._versions = versions
         self._writer = _ConnectionThread("sqlite-writer", self._connect, begin="BEGIN IMMEDIATE", max_batch=MAX_BATCH)
         self._reader = _ConnectionThread("sqlite-reader", self._connect, begin="BEGIN", max_batch=1)
         self._lock_fd: int | None = None
 
     async def open(self) -> None:
-        """Lock the file, start the threads, make or check the schema.
+        """Lock the file, start the threads, make, check or upgrade the schema.
 
         Raises StoreInUse, SchemaTooNew, StoreUnavailable.
         """
@@ -103,13 +103,14 @@ class SqliteEngine:
 
     def _make_schema(self, connection: sqlite3.Connection) -> None:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
-        if found > self._schema_version:
-            raise SchemaTooNew(found, self._schema_version)
-        if found == 0:
-            for statement in self._schema.split(";\n"):
+        if found > len(self._versions):
+            raise SchemaTooNew(found, len(self._versions))
+        for statements in self._versions[found:]:
+            for statement in statements.split(";\n"):
                 if statement.strip():
                     connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {self._schema_version:d}")
+        if found < len(self._versions):
+            connection.execute(f"PRAGMA user_version = {len(self._versions):d}")
 
 
 class _ConnectionThread:

@@ -272,11 +272,15 @@ def _reserve_ranks(db: sqlite3.Connection, course: str, number: int) -> tuple[fl
     (virtual_time,) = db.execute(
         "UPDATE queue SET virtual_time = max(virtual_time, coalesce("
         "  (SELECT rank FROM jobs WHERE state = 'queued' ORDER BY rank LIMIT 1),"
-        "  (SELECT max(last_rank) FROM courses),"
+        "  (SELECT max(last_rank) FROM course_ranks),"
         "  0)) RETURNING virtual_time"
     ).fetchone()
-    db.execute("INSERT OR IGNORE INTO courses (course, weight, last_rank) VALUES (?, 1, 0)", (course,))
-    last_rank, weight = db.execute("SELECT last_rank, weight FROM courses WHERE course = ?", (course,)).fetchone()
+    db.execute("INSERT OR IGNORE INTO course_ranks (course, last_rank) VALUES (?, 0)", (course,))
+    (last_rank,) = db.execute("SELECT last_rank FROM course_ranks WHERE course = ?", (course,)).fetchone()
+    (weight,) = db.execute(
+        "SELECT content ->> ('$.courses.\"' || ? || '\".weight') FROM directory", (course,)
+    ).fetchone()
+    weight = 1.0 if weight is None else float(weight)
     start = max(virtual_time, last_rank)
-    db.execute("UPDATE courses SET last_rank = ? WHERE course = ?", (start + number / weight, course))
+    db.execute("UPDATE course_ranks SET last_rank = ? WHERE course = ?", (start + number / weight, course))
     return start, weight

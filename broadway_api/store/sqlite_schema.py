@@ -11,10 +11,7 @@ from datetime import datetime
 from broadway_api.domain import Job, JobState, JobType, Reason, Run, RunState, Worker
 from broadway_api.store import records
 
-SCHEMA_VERSION = 1
-
-#: One statement ends with a semicolon and a line feed.
-SCHEMA = """
+_VERSION_1 = """
 CREATE TABLE runs (
     id TEXT PRIMARY KEY,
     course TEXT NOT NULL,
@@ -88,6 +85,19 @@ CREATE TABLE queue (virtual_time REAL NOT NULL);
 INSERT INTO queue VALUES (0);
 """
 
+# Courses got an entry in the directory, which has their weight; what was `courses` is their place in the queue.
+_VERSION_2 = """
+ALTER TABLE courses RENAME TO course_ranks;
+ALTER TABLE course_ranks DROP COLUMN weight;
+CREATE TABLE directory (version INTEGER NOT NULL, content TEXT NOT NULL);
+INSERT INTO directory VALUES (0, '{"courses":{},"tokens":{}}');
+ALTER TABLE workers ADD COLUMN owner TEXT;
+"""
+
+#: Each makes a version of the schema out of the one before, the first out of an empty file; what was released is never
+#: changed. One statement ends with a semicolon and a line feed.
+VERSIONS = (_VERSION_1, _VERSION_2)
+
 #: The job columns that `job_from_row` reads.
 JOB_COLUMNS = (
     "id, run_id, type, seq, student, state, reason, attempt, attempt_limit, worker_id,"
@@ -147,6 +157,7 @@ def worker_from_row(row: sqlite3.Row) -> Worker:
         draining=bool(row["draining"]),
         strikes=row["strikes"],
         quarantined_until=_time(row["quarantined_until"]),
+        owner=row["owner"],
     )
 
 

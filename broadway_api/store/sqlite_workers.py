@@ -23,8 +23,8 @@ class SqliteWorkers(SqlitePart):
             lambda db: (
                 db.execute(
                     "INSERT INTO workers (id, hostname, slots, runtime, version, labels, registered_at, last_seen,"
-                    " jobs_processed, draining, strikes, quarantined_until)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    " jobs_processed, draining, strikes, quarantined_until, owner)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         worker.id,
                         worker.hostname,
@@ -38,6 +38,7 @@ class SqliteWorkers(SqlitePart):
                         worker.draining,
                         worker.strikes,
                         optional_millis(worker.quarantined_until),
+                        worker.owner,
                     ),
                 ).rowcount
             )

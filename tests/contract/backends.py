@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pymongo
 
+from broadway_api.store import mongo_documents, sqlite_schema
 from tests import services
 
 
@@ -17,6 +18,7 @@ class Backend(Protocol):
 
     url: str
     shared: bool  # whether several processes may have it open
+    version: int  # of the schema that this release makes
 
     def clear(self) -> None:
         """Forget everything that was stored; nobody has it open."""
@@ -31,6 +33,7 @@ class SqliteBackend:
     """A file in a directory of the test's own."""
 
     shared = False
+    version = len(sqlite_schema.VERSIONS)
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "broadway.db"
@@ -53,6 +56,7 @@ class MongoBackend:
     """A database of a real mongod or replica set, emptied rather than dropped: to make its indexes takes longer."""
 
     shared = True
+    version = mongo_documents.SCHEMA_VERSION
     DATABASE = "contract"
 
     def __init__(self, server_url: str, client: pymongo.MongoClient[dict[str, Any]]) -> None:

@@ -88,9 +88,9 @@ async def started(store: Store, students: int | Sequence[Env] = 1, **shape: Any)
     return replace(run, state=phase, started_at=NOW)
 
 
-async def worker(store: Store, hostname: str = "grader", *, seen: datetime = NOW) -> str:
+async def worker(store: Store, hostname: str = "grader", *, seen: datetime = NOW, owner: str | None = None) -> str:
     """The id of a newly registered worker."""
-    new = Worker(id=new_id(), hostname=hostname, registered_at=seen, last_seen=seen)
+    new = Worker(id=new_id(), hostname=hostname, registered_at=seen, last_seen=seen, owner=owner)
     await store.register_worker(new)
     return new.id
 

@@ -21,6 +21,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.policy": (),
     "broadway_api.ids": (),
     "broadway_api.auth": (),
+    "broadway_api.tenants": ("broadway_api.domain", "broadway_api.errors"),
     "broadway_api.events": (),
     "broadway_api.loop_monitor": (),
     "broadway_api.clock": (),
@@ -38,9 +39,9 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.environment", "broadway_api.runconfig", "broadway_api.json_body", "broadway_api.schemas"),
     ),
     # The store: a port, and adapters that only whoever opens a store knows of.
-    "broadway_api.store.port": ("broadway_api.domain", "broadway_api.errors"),
+    "broadway_api.store.port": ("broadway_api.domain", "broadway_api.errors", "broadway_api.tenants"),
     "broadway_api.store*": (
-        *("broadway_api.domain", "broadway_api.errors", "broadway_api.ids"),
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.ids", "broadway_api.tenants"),
         *("broadway_api.lifecycle", "broadway_api.runconfig", "broadway_api.store*"),
     ),
     # The use cases: the only caller of the store, by its port.

@@ -15,7 +15,7 @@ from broadway_api.store.sqlite_engine import SqliteEngine
 @pytest.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[SqliteEngine]:
     """An engine with a table of numbers."""
-    made = SqliteEngine(tmp_path / "numbers.db", "CREATE TABLE numbers (n INTEGER PRIMARY KEY);\n", 1)
+    made = SqliteEngine(tmp_path / "numbers.db", ["CREATE TABLE numbers (n INTEGER PRIMARY KEY);\n"])
     await made.open()
     yield made
     await made.close()
