@@ -54,16 +54,6 @@ async def run(config: ApiConfig, token: str) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    policy = Policy(
-        heartbeat_interval=config.heartbeat_interval,
-        lease=timedelta(seconds=config.lease),
-        job_max_attempts=config.job_max_attempts,
-        quarantine_after=config.quarantine_after,
-        quarantine_pause=timedelta(seconds=config.quarantine_seconds),
-        run_retention=timedelta(days=config.run_retention_days) if config.run_retention_days else None,
-        max_stage_timeout=config.max_stage_timeout,
-        allow_privileged=config.allow_privileged,
-    )
     limits = HttpLimits(
         max_body_bytes=config.max_body_bytes,
         body_stall_seconds=config.body_stall_seconds,
@@ -72,7 +62,9 @@ async def run(config: ApiConfig, token: str) -> int:
     tls = tls_context(config)
     async with open_store(config.store_url) as store:
         try:
-            serving = serve(store, policy, token=token, bind=config.bind, port=config.port, limits=limits, tls=tls)
+            serving = serve(
+                store, policy_of(config), token=token, bind=config.bind, port=config.port, limits=limits, tls=tls
+            )
             async with serving as running:
                 scheme = "https" if tls else "http"
                 logger.info("Broadway API %s on %s://%s:%d", __version__, scheme, config.bind, running.port)
@@ -82,6 +74,30 @@ async def run(config: ApiConfig, token: str) -> int:
                 return 1 if running.failure.done() else 0
         except OSError as error:
             raise SetupFault(f"cannot listen on {config.bind}:{config.port}: {error.strerror or error}") from error
+
+
+def policy_of(config: ApiConfig) -> Policy:
+    """What the options say of the cluster and its courses."""
+    return Policy(
+        heartbeat_interval=config.heartbeat_interval,
+        lease=timedelta(seconds=config.lease),
+        job_max_attempts=config.job_max_attempts,
+        quarantine_after=config.quarantine_after,
+        quarantine_pause=timedelta(seconds=config.quarantine_seconds),
+        run_retention=timedelta(days=config.run_retention_days) if config.run_retention_days else None,
+        max_students=config.max_students,
+        max_stages=config.max_stages,
+        max_env_entries=config.max_env_entries,
+        max_env_bytes=config.max_env_bytes,
+        max_stage_timeout=config.max_stage_timeout,
+        max_stage_memory=config.max_stage_memory_bytes,
+        max_stage_cpus=config.max_stage_cpus,
+        max_stage_pids=config.max_stage_pids,
+        allow_networking=config.allow_networking,
+        allow_privileged=config.allow_privileged,
+        allow_root=config.allow_root,
+        allowed_images=config.image_patterns,
+    )
 
 
 def cluster_token(config: ApiConfig) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self, get_type_hints
@@ -126,8 +127,24 @@ class ApiConfig(Options):
     )
     quarantine_seconds: int = option(60, "pause before the first probe; doubles with each that fails")
     run_retention_days: int = option(0, "days after its end that a run is deleted with its jobs and logs; 0: never")
+    max_students: int = option(50_000, "students of a run, at most")
+    max_stages: int = option(20, "stages of a pipeline, at most")
+    max_env_entries: int = option(250, "variables of a run, a stage or a student, at most")
+    max_env_bytes: int = option(131_072, "bytes of a stage's whole environment, at most")
     max_stage_timeout: int = option(3600, "seconds, the longest timeout that a stage may ask for")
+    max_stage_memory: str = option("", "the most memory that a stage may ask for, such as 4g; empty: no limit")
+    max_stage_cpus: float = option(1024.0, "the most CPUs that a stage may ask for")
+    max_stage_pids: int = option(2**22, "the most processes that a stage may ask for")
+    allow_networking: bool = option(True, "accept stages that ask for a network")
     allow_privileged: bool = option(False, "accept stages that ask for a privileged container, which owns its host")
+    allow_root: bool = option(
+        True, "accept stages whose `user` is root; what an image's own user is, the API does not know"
+    )
+    allowed_images: str = option(
+        "*",
+        "images that stages may name: patterns as in a shell, divided by commas, such as\n"
+        "registry.example/course/*,python:3.* (end a registry's name with a slash, or others begin like it)",
+    )
     max_body_bytes: int = option(32 * 1024 * 1024, "largest request body; a larger one is refused with 413")
     body_stall_seconds: int = option(30, "a request body that brings nothing for so long is cut off")
     ssl_certificate: str = option("", "PEM file of the certificate chain; with --ssl-key the API speaks HTTPS")
@@ -138,8 +155,18 @@ class ApiConfig(Options):
             raise ValueError("--ssl-certificate and --ssl-key go together: give both or neither")
         _check_range("--port", self.port, 0, 65535)
         _check_range("--run-retention-days", self.run_retention_days, 0, 36_500)
+        _check_range("--max-stages", self.max_stages, 1, 100)
+        _check_range("--max-env-entries", self.max_env_entries, 1, 1_000)
+        _check_range("--max-env-bytes", self.max_env_bytes, 1_024, 131_072)
+        _check_range("--max-stage-pids", self.max_stage_pids, 1, 2**22)
+        if not 0 < self.max_stage_cpus <= 1024:
+            raise ValueError(f"--max-stage-cpus must be more than 0 and at most 1024, not {self.max_stage_cpus}")
+        if not self.image_patterns:
+            raise ValueError("--allowed-images has no pattern; * allows every image")
+        _ = self.max_stage_memory_bytes
         for name in (
             "heartbeat_interval",
+            "max_students",
             "job_max_attempts",
             "quarantine_after",
             "quarantine_seconds",
@@ -152,6 +179,21 @@ class ApiConfig(Options):
         _check_range("--lease-seconds", self.lease_seconds, 0, 2**31)
         if self.lease_seconds and self.lease_seconds <= self.heartbeat_interval:
             raise ValueError("--lease-seconds must be more than --heartbeat-interval, or every job would be lost")
+
+    @property
+    def image_patterns(self) -> tuple[str, ...]:
+        """The patterns of images that stages may name."""
+        return tuple(pattern.strip() for pattern in self.allowed_images.split(",") if pattern.strip())
+
+    @property
+    def max_stage_memory_bytes(self) -> int | None:
+        """The most memory that a stage may ask for; None: no limit. Raises ValueError."""
+        if not self.max_stage_memory:
+            return None
+        match = re.fullmatch(r"(\d{1,15})([kmg]?)b?", self.max_stage_memory.lower(), re.ASCII)
+        if match is None or int(match[1]) == 0:
+            raise ValueError(f"--max-stage-memory must be a size such as 4g, not {self.max_stage_memory[:40]!r}")
+        return int(match[1]) * {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}[match[2]]
 
     @property
     def lease(self) -> int:

@@ -24,6 +24,10 @@ RESERVED = ("GRADING_RUN_ID", "GRADING_JOB_ID")
 #: Links of a circle that its message shows.
 MAX_SHOWN = 10
 
+#: Variables that are looked at to check one run: about a second's work. Rosters whose entries have few different sets
+#: of names, as all real ones do, need a thousandth of it.
+CHECK_BUDGET = 500_000
+
 
 class UnresolvedTemplate(ValueError):
     """A `$NAME` that leads nowhere or in a circle; `variable` is the one that holds it."""
@@ -58,6 +62,20 @@ def resolve(merged: Mapping[str, str], reserved: Mapping[str, str]) -> dict[str,
     return {name: _resolve_one(name, variables, known) for name in variables}
 
 
+def is_template(value: str) -> bool:
+    """Whether a value stands for another variable's."""
+    return value.startswith("$") and not value.startswith("$$")
+
+
+def too_varied() -> Fault:
+    """What is told of a run that would take too long to check."""
+    return Fault(
+        path="$.students",
+        message="too many different sets of names and templates to check them all: give the entries the same names,"
+        " or put fewer variables and templates into `env`",
+    )
+
+
 def escape(value: str) -> str:
     """A literal as a template."""
     return "$" + value if value.startswith("$") else value
@@ -69,7 +87,7 @@ def _resolve_one(name: str, variables: Mapping[str, str], known: dict[str, str])
     at = name
     while at not in known:
         value = variables[at]
-        if value.startswith("$$") or not value.startswith("$"):
+        if not is_template(value):
             known[at] = value.removeprefix("$")
             break
         target = value[1:]
@@ -113,12 +131,18 @@ def template_faults(config: RunConfig, roster: list[Env]) -> Iterator[Fault]:
 
 def _student_faults(config: RunConfig, pipeline: Pipeline, roster: list[Env]) -> Iterator[Fault]:
     checked: set[tuple[frozenset[str], frozenset[tuple[str, str]]]] = set()
+    spent = 0
     for index, student in enumerate(roster):
-        templates = frozenset((k, v) for k, v in student.items() if isinstance(v, str) and v.startswith("$"))
+        templates = frozenset((k, v) for k, v in student.items() if isinstance(v, str) and is_template(v))
         alike = (frozenset(student), templates)
-        if alike not in checked:
-            checked.add(alike)
-            yield from _pipeline_faults(config, pipeline, JobType.STUDENT, student, f"$.students[{index}]")
+        if alike in checked:
+            continue
+        checked.add(alike)
+        spent += sum(len(config.env) + len(stage.env) + len(student) for stage in pipeline)
+        if spent > CHECK_BUDGET and len(checked) > 1:
+            yield too_varied()
+            return
+        yield from _pipeline_faults(config, pipeline, JobType.STUDENT, student, f"$.students[{index}]")
 
 
 def _pipeline_faults(

@@ -7,14 +7,14 @@ import json
 import re
 from datetime import datetime
 
-from broadway_api import environment, ids, json_body, runconfig
+from broadway_api import bounds, environment, ids, json_body, runconfig
 from broadway_api.domain import DEFAULT_COURSE, Env, IdempotencyKey, Job, JobType, Run
 from broadway_api.errors import Fault
 from broadway_api.policy import Policy
 from broadway_api.schemas import RunConfigValidator, refuse_if_any
 
-#: The largest run config without its students, and the largest roster entry, in characters. MongoDB keeps neither in
-#: more than 16 MiB, and a character can take three bytes.
+#: The largest run config without its students, in characters. MongoDB keeps it in no more than 16 MiB, and a character
+#: can take three bytes.
 MAX_RECORD = 4_000_000
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -33,14 +33,11 @@ class Intake:
         self._validator.check(data)
         config = runconfig.from_json(data)
         roster = data["students"]
+        refuse_if_any(bounds.stage_faults(config, self._policy))
         refuse_if_any(environment.template_faults(config, roster))
+        refuse_if_any(bounds.size_faults(config, roster, self._policy))
         if len(json.dumps(runconfig.to_json(config), ensure_ascii=False)) > MAX_RECORD:
             refuse_if_any(iter([Fault(path="$", message=f"more than {MAX_RECORD} characters without its students")]))
-        refuse_if_any(
-            Fault(path=f"$.students[{index}]", message=f"more than {MAX_RECORD} characters")
-            for index, entry in enumerate(roster)
-            if sum(len(str(value)) for value in entry.values()) > MAX_RECORD
-        )
         run = Run(id=ids.new_id(), course=course, config=config, created_at=now)
         jobs = [self._job(run, JobType.STUDENT, seq, entry) for seq, entry in enumerate(roster, start=1)]
         if config.pre_processing_pipeline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, cast
 
@@ -40,7 +40,6 @@ ENV: Schema = {
     "title": "Environment",
     "description": "name → value; `$NAME` takes NAME's value, `$$` at the beginning is a literal `$`",
     "type": "object",
-    "maxProperties": 1_000,
     "propertyNames": {"pattern": _ENV_NAME, "maxLength": 255},
     "additionalProperties": {
         "type": ["string", "number", "boolean"],
@@ -98,7 +97,7 @@ RETRY: Schema = {
             "type": "array",
             "minItems": 1,
             "maxItems": 10_000,
-            "items": ENV | {"minProperties": 1},
+            "items": ENV | {"minProperties": 1, "maxProperties": 1_000},
         }
     },
     "additionalProperties": False,
@@ -118,6 +117,11 @@ RESULT: Schema = {
 }
 
 
+def env_schema(policy: Policy) -> Schema:
+    """The environment of a run, a stage or a student."""
+    return ENV | {"maxProperties": policy.max_env_entries}
+
+
 def stage_schema(policy: Policy) -> Schema:
     """A stage, within what the cluster allows."""
     return {
@@ -126,14 +130,14 @@ def stage_schema(policy: Policy) -> Schema:
         "required": ["image"],
         "properties": {
             "image": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[A-Za-z0-9][^\\s\\u0000]*$"},
-            "env": ENV,
+            "env": env_schema(policy),
             "entry_point": {
                 "type": "array",
                 "minItems": 1,
                 "maxItems": 1_000,
                 "items": {"type": "string", "pattern": _NO_NUL, "maxLength": _MAX_ARGUMENT},
             },
-            "enable_networking": {"type": "boolean", "default": False},
+            "enable_networking": _flag(allowed=policy.allow_networking),
             "host_name": {
                 "type": "string",
                 "maxLength": 63,
@@ -147,51 +151,71 @@ def stage_schema(policy: Policy) -> Schema:
                 "maximum": 2**50,
                 "pattern": _MEMORY,
             },
-            "cpus": {"type": "number", "exclusiveMinimum": 0, "maximum": 1_024},
-            "pids": {"type": "integer", "minimum": 1, "maximum": 2**22},
+            "cpus": {"type": "number", "exclusiveMinimum": 0, "maximum": policy.max_stage_cpus},
+            "pids": {"type": "integer", "minimum": 1, "maximum": policy.max_stage_pids},
             "logs": {"type": "boolean", "default": True},
             "user": {"type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]+)?$"},
             "working_dir": {"type": "string", "maxLength": 4_096, "pattern": "^/[^\\u0000]*$"},
-            "privileged": {"type": "boolean", "default": False} | ({} if policy.allow_privileged else {"const": False}),
+            "privileged": _flag(allowed=policy.allow_privileged),
         },
         "additionalProperties": False,
     }
 
 
+def _flag(*, allowed: bool) -> Schema:
+    return {"type": "boolean", "default": False} | ({} if allowed else {"const": False})
+
+
 def run_config_schema(policy: Policy) -> Schema:
     """The one file that a course hands in."""
-    pipeline = {"type": "array", "minItems": 1, "maxItems": 100, "items": stage_schema(policy)}
+    pipeline = {"type": "array", "minItems": 1, "maxItems": policy.max_stages, "items": stage_schema(policy)}
+    env = env_schema(policy)
     return {
         "title": "RunConfig",
         "type": "object",
         "required": ["students", "student_pipeline"],
         "properties": {
-            "students": {"type": "array", "minItems": 1, "items": ENV},
+            "students": {"type": "array", "minItems": 1, "maxItems": policy.max_students, "items": env},
             "student_pipeline": pipeline,
             "pre_processing_pipeline": pipeline,
             "post_processing_pipeline": pipeline,
-            "env": ENV,
+            "env": env,
         },
         "additionalProperties": False,
     }
 
 
 class Validator:
-    """A schema compiled once."""
+    """A schema compiled once; `options`: the operator's that set some of its limits, by the end of their place."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, *, options: Mapping[tuple[str, str], str] | None = None) -> None:
         self._compiled = jsonschema_rs.Draft202012Validator(schema)
+        self._options = options or {}
 
     def faults(self, value: Any, *, at: Sequence[str | int] = ()) -> Iterator[Fault]:
         """What is wrong with the value, which stands `at` that place in the body; for a list, from that index on."""
         if self._compiled.is_valid(value):  # many times faster than looking for faults
             return
         for error in self._compiled.iter_errors(value):
-            yield _fault(error, at)
+            yield _fault(error, at, self._options)
 
     def check(self, value: Any, *, at: Sequence[str | int] = ()) -> None:
         """Raise InvalidInput if there is a fault."""
         refuse_if_any(self.faults(value, at=at))
+
+
+#: Where the schema of a run config holds the value of an operator's option → the option.
+_OPTIONS = {
+    ("timeout", "maximum"): "--max-stage-timeout",
+    ("cpus", "maximum"): "--max-stage-cpus",
+    ("pids", "maximum"): "--max-stage-pids",
+    ("students", "maxItems"): "--max-students",
+    ("student_pipeline", "maxItems"): "--max-stages",
+    ("pre_processing_pipeline", "maxItems"): "--max-stages",
+    ("post_processing_pipeline", "maxItems"): "--max-stages",
+    ("env", "maxProperties"): "--max-env-entries",
+    ("items", "maxProperties"): "--max-env-entries",
+}
 
 
 class RunConfigValidator:
@@ -206,8 +230,9 @@ class RunConfigValidator:
     def __init__(self, policy: Policy) -> None:
         schema = run_config_schema(policy)
         students = schema["properties"]["students"]
-        self._head = Validator(schema | {"properties": schema["properties"] | {"students": students | {"items": {}}}})
-        self._entries = Validator({"items": students["items"]})
+        head = schema | {"properties": schema["properties"] | {"students": students | {"items": {}}}}
+        self._head = Validator(head, options=_OPTIONS)
+        self._entries = Validator({"items": students["items"]}, options=_OPTIONS)
 
     def check(self, value: Any) -> None:
         """Raise InvalidInput if there is a fault."""
@@ -244,13 +269,19 @@ def json_path(steps: Sequence[str | int]) -> str:
     return path
 
 
-def _fault(error: jsonschema_rs.ValidationError, at: Sequence[str | int]) -> Fault:
+def _fault(
+    error: jsonschema_rs.ValidationError, at: Sequence[str | int], options: Mapping[tuple[str, str], str]
+) -> Fault:
     rule = [str(step) for step in error.schema_path]
     if rule[-2:] == ["propertyNames", "pattern"] and "labels" not in rule:
         names = ", ".join(repr(name) for name in cast(Schema, error.instance) if not re.fullmatch(_ENV_NAME, name))
         message = f"no environment name (letters, digits and _, no digit first): {_short(names)}"
     elif rule[-2:] == ["privileged", "const"]:
-        message = "privileged containers own their host; this cluster does not allow them"
+        message = "privileged containers own their host; this cluster does not allow them (--allow-privileged)"
+    elif rule[-2:] == ["enable_networking", "const"]:
+        message = "this cluster gives no stage a network (--no-allow-networking)"
+    elif len(rule) > 1 and (option := options.get((rule[-2], rule[-1]))):
+        message = _beyond(error, option)
     elif rule[-1] == "pattern" and "\0" in str(error.instance):
         message = "a NUL character cannot be passed to a program"
     elif rule[-2:] == ["memory", "pattern"]:
@@ -258,6 +289,12 @@ def _fault(error: jsonschema_rs.ValidationError, at: Sequence[str | int]) -> Fau
     else:
         message = _short(error.message)
     return Fault(path=json_path(_place(at, error.instance_path)), message=message)
+
+
+def _beyond(error: jsonschema_rs.ValidationError, option: str) -> str:
+    found = cast(Any, error.instance)
+    asked = f"{len(found)} entries are" if isinstance(found, list | dict) else f"{found} is"
+    return f"{asked} more than the operator's {option} allows: {cast(Any, error.kind).limit}"
 
 
 def _place(at: Sequence[str | int], path: Sequence[str | int]) -> list[str | int]:

@@ -22,7 +22,17 @@ OTHER: dict[str, tuple[str, Any]] = {  # a value of each option that is neither 
     "quarantine_after": ("5", 5),
     "quarantine_seconds": ("30", 30),
     "run_retention_days": ("400", 400),
+    "max_students": ("9", 9),
+    "max_stages": ("9", 9),
+    "max_env_entries": ("9", 9),
+    "max_env_bytes": ("2048", 2048),
     "max_stage_timeout": ("60", 60),
+    "max_stage_memory": ("4g", "4g"),
+    "max_stage_cpus": ("2.5", 2.5),
+    "max_stage_pids": ("99", 99),
+    "allow_networking": ("false", False),
+    "allow_root": ("false", False),
+    "allowed_images": ("a/*,b", "a/*,b"),
     "allow_privileged": ("true", True),
     "max_body_bytes": ("1000", 1000),
     "body_stall_seconds": ("3", 3),
@@ -74,7 +84,7 @@ def test_every_option_comes_from_default_environment_or_flag_in_this_order(
         assert getattr(load(kind), field.name) == field.default != value
     assert getattr(load(kind, *more, **{field.name: text}), field.name) == value
     assert getattr(load(kind, *more, *as_flag(kind, field, text)), field.name) == value
-    elsewhere = {"allow_privileged": "false"}.get(field.name, text)
+    elsewhere = {"true": "false", "false": "true"}.get(text, text)
     assert getattr(load(kind, *more, *as_flag(kind, field, text), **{field.name: elsewhere}), field.name) == value
 
 

@@ -98,9 +98,9 @@ def test_a_circle_in_the_runs_env_is_refused_once() -> None:
 
 
 def test_a_record_larger_than_a_store_keeps_is_refused() -> None:
-    big = {f"V{number}": "x" * 100_000 for number in range(50)}
-    assert set(refused(run_config(students=[{}, big]))) == {"$.students[1]"}
-    assert set(refused(run_config(env=big))) == {"$"}
+    long = [{"image": "i", "env": {"A": "x" * 120_000}}] * 20
+    three = dict.fromkeys(("pre_processing_pipeline", "student_pipeline", "post_processing_pipeline"), long)
+    assert set(refused(run_config(**three))) == {"$"}
     assert MAX_RECORD * 3 < 16 * 2**20
 
 

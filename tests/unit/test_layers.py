@@ -30,13 +30,17 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.lifecycle": ("broadway_api.domain",),
     "broadway_api.environment": ("broadway_api.domain", "broadway_api.errors"),
     "broadway_api.runconfig": ("broadway_api.domain",),
+    "broadway_api.bounds": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.environment"),
+    ),
     # What comes in and what goes out.
     "broadway_api.json_body": ("broadway_api.errors",),
     "broadway_api.schemas": ("broadway_api.domain", "broadway_api.errors", "broadway_api.policy"),
     "broadway_api.wire": ("broadway_api.domain", "broadway_api.runconfig"),
     "broadway_api.intake": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
-        *("broadway_api.environment", "broadway_api.runconfig", "broadway_api.json_body", "broadway_api.schemas"),
+        *("broadway_api.environment", "broadway_api.bounds", "broadway_api.runconfig"),
+        *("broadway_api.json_body", "broadway_api.schemas"),
     ),
     # The store: a port, and adapters that only whoever opens a store knows of.
     "broadway_api.store.port": ("broadway_api.domain", "broadway_api.errors", "broadway_api.tenants"),
