@@ -27,7 +27,7 @@ class RunsHandler(ApiHandler):
     async def post(self) -> None:
         body = self.body()
         key = intake.idempotency_key(self.request.headers.get("Idempotency-Key"), body)
-        run_id = await self.service.create_run(body, key)
+        run_id = await self.service.runs.create(body, key)
         self.succeed({"grading_run_id": run_id})
 
     async def get(self) -> None:
@@ -36,7 +36,7 @@ class RunsHandler(ApiHandler):
             refuse("state", f"{state[:40]!r} is none of {', '.join(RunState)}")
         after = self.get_query_argument("after", None)
         limit = self.integer_argument("limit", 100, least=1, most=1_000) or 1
-        runs = await self.service.runs(
+        runs = await self.service.runs.newest(
             state=None if state is None else RunState(state),
             course=self.get_query_argument("course", None),
             limit=limit + 1,
@@ -55,17 +55,17 @@ class RunHandler(ApiHandler):
     """One run."""
 
     async def post(self, run_id: str) -> None:
-        state = await self.service.start_run(self.checked_id(run_id, "grading run id"))
+        state = await self.service.runs.start(self.checked_id(run_id, "grading run id"))
         self.succeed({"grading_run_id": run_id, "state": state})
 
     async def get(self, run_id: str) -> None:
         states = self._wanted_jobs()
         limit = self.integer_argument("limit", 100, least=1, most=1_000) or 1
         after = self.integer_argument("after", None, least=0, most=2**31)
-        summary = await self.service.run_summary(self.checked_id(run_id, "grading run id"))
+        summary = await self.service.runs.summary(self.checked_id(run_id, "grading run id"))
         data = wire.summary_to_json(summary, self.service.now())
         if states:
-            jobs = await self.service.run_jobs(run_id, states=states, limit=limit + 1, after=after)
+            jobs = await self.service.runs.jobs(run_id, states=states, limit=limit + 1, after=after)
             data["jobs"] = [wire.job_to_json(job) for job in jobs[:limit]]
             data["next"] = str(jobs[limit - 1].seq) if len(jobs) > limit else None
         self.succeed(data)
@@ -85,7 +85,7 @@ class CancelHandler(ApiHandler):
     """The end of a run, now."""
 
     async def post(self, run_id: str) -> None:
-        state = await self.service.cancel_run(self.checked_id(run_id, "grading run id"))
+        state = await self.service.runs.cancel(self.checked_id(run_id, "grading run id"))
         self.succeed({"grading_run_id": run_id, "state": state})
 
 
@@ -94,7 +94,7 @@ class RetryHandler(ApiHandler):
 
     async def post(self, run_id: str) -> None:
         wanted = await self.json_body(_retry) or {}
-        number = await self.service.retry_run(self.checked_id(run_id, "grading run id"), wanted.get("students"))
+        number = await self.service.runs.retry(self.checked_id(run_id, "grading run id"), wanted.get("students"))
         self.succeed({"grading_run_id": run_id, "jobs": number})
 
 
@@ -106,7 +106,7 @@ class EventsHandler(ApiHandler):
         await self.while_connected(self._follow(run_id))
 
     async def _follow(self, run_id: str) -> None:
-        events = self.service.run_events(run_id, self.request.headers.get("Last-Event-ID"))
+        events = self.service.runs.events(run_id, self.request.headers.get("Last-Event-ID"))
         self.set_status(204)  # unless there is an event to tell: an EventSource that gets this does not come back
         async with aclosing(events):
             async for event in events:
@@ -127,7 +127,7 @@ class JobLogHandler(ApiHandler):
 
     async def get(self, job_id: str) -> None:
         stage = self.integer_argument("stage", None, least=0, most=1_000)
-        job, logs = await self.service.job_log(self.checked_id(job_id, "grading job id"), stage)
+        job, logs = await self.service.runs.job_log(self.checked_id(job_id, "grading job id"), stage)
         self.succeed(wire.logs_to_json(job, logs))
 
 

@@ -32,7 +32,7 @@ class RegisterHandler(ApiHandler):
         await self._register(await self.json_body(_registration) or {})
 
     async def _register(self, data: Mapping[str, Any]) -> None:
-        worker = await self.service.register_worker(
+        worker = await self.service.fleet.register(
             hostname=data.get("hostname") or self.request.remote_ip or "unknown",
             slots=int(data.get("slots", 1)),  # a schema also takes 2.0
             runtime=data.get("runtime", ""),
@@ -47,7 +47,7 @@ class HeartbeatHandler(WorkerHandler):
 
     async def post(self) -> None:
         running = wire.running_from_json(await self.json_body(_heartbeat), self.worker_id)
-        self.succeed({"lost": await self.service.heartbeat(self.worker_id, running)})
+        self.succeed({"lost": await self.service.fleet.heartbeat(self.worker_id, running)})
 
 
 class ClaimHandler(WorkerHandler):
@@ -56,7 +56,7 @@ class ClaimHandler(WorkerHandler):
     async def get(self) -> None:
         slots = self.integer_argument("slots", None, least=1, most=1_024)
         wait = self._preferred_wait()
-        claiming = self.service.claim(self.worker_id, slots or 1, self._holding(), wait)
+        claiming = self.service.fleet.claim(self.worker_id, slots or 1, self._holding(), wait)
         handouts = await self.while_connected(claiming)
         jobs = [
             wire.handout_to_json(handout.job, handout.config, handout.envs, handout.roster, self.service.policy.lease)
@@ -95,14 +95,14 @@ class JobHandler(WorkerHandler):
             ApiHandler.check_head(self)
 
     async def get(self, job_id: str) -> None:
-        job, config, hostnames = await self.service.job(self.checked_id(job_id, "grading job id"))
+        job, config, hostnames = await self.service.runs.job(self.checked_id(job_id, "grading job id"))
         self.succeed(wire.job_detail_to_json(job, config, hostnames))
 
     async def post(self, job_id: str) -> None:
         self.checked_id(job_id, "grading job id")
         data = await self._reported()
         claim = Claim(job_id=job_id, worker_id=self.worker_id, attempt=data.get("attempt"))
-        state = await self.service.finish_job(claim, wire.result_from_json(data))
+        state = await self.service.fleet.finish(claim, wire.result_from_json(data))
         self.succeed({"job_id": job_id, "state": state})
 
     async def _reported(self) -> Mapping[str, Any]:
@@ -126,7 +126,7 @@ class WorkerExitHandler(ApiHandler):
         if crashed not in ("true", "false"):
             refuse("crashed", f"{crashed[:40]!r} is neither true nor false")
         self.checked_id(worker_id, "worker id")
-        handed_back = await self.service.deregister_worker(worker_id, crashed=crashed == "true")
+        handed_back = await self.service.fleet.deregister(worker_id, crashed=crashed == "true")
         self.succeed({"handed_back": handed_back})
 
 
@@ -134,7 +134,7 @@ class WorkersHandler(ApiHandler):
     """All workers."""
 
     async def get(self) -> None:
-        listed = await self.service.workers()
+        listed = await self.service.fleet.workers()
         self.succeed({"workers": [wire.worker_to_json(worker, jobs, state) for worker, jobs, state in listed]})
 
 
@@ -142,7 +142,7 @@ class DrainHandler(ApiHandler):
     """Keep new jobs from a worker, or let it have them again."""
 
     async def post(self, worker_id: str, word: str) -> None:
-        await self.service.set_draining(self.checked_id(worker_id, "worker id"), word == "drain")
+        await self.service.fleet.set_draining(self.checked_id(worker_id, "worker id"), word == "drain")
         self.succeed({"worker_id": worker_id})
 
 

@@ -50,10 +50,20 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     # The use cases: the only caller of the store, by its port.
     "broadway_api.service": (
-        *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
-        *("broadway_api.lifecycle", "broadway_api.environment", "broadway_api.intake", "broadway_api.clock"),
-        *("broadway_api.events", "broadway_api.settling", "broadway_api.store.port"),
+        *("broadway_api.policy", "broadway_api.clock", "broadway_api.events", "broadway_api.settling"),
+        *("broadway_api.known_runs", "broadway_api.runs", "broadway_api.fleet", "broadway_api.store.port"),
     ),
+    "broadway_api.runs": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.lifecycle"),
+        *("broadway_api.intake", "broadway_api.events", "broadway_api.settling", "broadway_api.known_runs"),
+        "broadway_api.store.port",
+    ),
+    "broadway_api.fleet": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
+        *("broadway_api.lifecycle", "broadway_api.environment"),
+        *("broadway_api.events", "broadway_api.settling", "broadway_api.known_runs", "broadway_api.store.port"),
+    ),
+    "broadway_api.known_runs": ("broadway_api.domain", "broadway_api.store.port"),
     "broadway_api.settling": (
         *("broadway_api.errors", "broadway_api.lifecycle", "broadway_api.events", "broadway_api.store.port"),
     ),

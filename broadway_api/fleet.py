@@ -1,0 +1,172 @@
+"""What graders do, and what is done with them, one method a use case."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from broadway_api import environment, ids, lifecycle
+from broadway_api.domain import Claim, Job, JobState, JobType, Reason, Result, RunConfig, Worker, WorkerState
+from broadway_api.errors import ClaimLost, JobNotFound
+from broadway_api.events import WakeUps
+from broadway_api.known_runs import KnownRuns
+from broadway_api.policy import Policy
+from broadway_api.settling import Settler
+from broadway_api.store.port import Store
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handout:
+    """A claimed job with what its worker needs to run it."""
+
+    job: Job
+    config: RunConfig
+    envs: tuple[Mapping[str, str], ...]  # one per stage
+    roster: Sequence[Any] | None  # pre- and post-processing jobs only
+
+
+class Fleet:
+    """Workers: admitted, heard of, handed jobs, heard out, kept from work, listed."""
+
+    def __init__(
+        self,
+        store: Store,
+        policy: Policy,
+        *,
+        known: KnownRuns,
+        settler: Settler,
+        wake_ups: WakeUps,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._known = known
+        self._settler = settler
+        self._wake_ups = wake_ups
+        self._now = now
+
+    async def register(
+        self, *, hostname: str, slots: int = 1, runtime: str = "", version: str = "", labels: Mapping[str, str]
+    ) -> Worker:
+        """Admit a worker and give it its id."""
+        now = self._now()
+        worker = Worker(
+            id=ids.new_id(),
+            hostname=hostname,
+            slots=slots,
+            runtime=runtime,
+            version=version,
+            labels=labels,
+            registered_at=now,
+            last_seen=now,
+        )
+        await self._store.register_worker(worker)
+        logger.info("worker %s registered: %s, %d slots, %s", worker.id, hostname, slots, runtime or "runtime unknown")
+        return worker
+
+    async def heartbeat(self, worker_id: str, running: Sequence[Claim] | None) -> list[str]:
+        """Renew leases; return the jobs that the worker has lost. Raises UnknownWorker."""
+        lost = await self._store.heartbeat(worker_id, running, self._now(), self._policy.lease)
+        if lost:
+            logger.info("worker %s no longer holds %s", worker_id, ", ".join(lost))
+        return lost
+
+    async def deregister(self, worker_id: str, *, crashed: bool = False) -> list[str]:
+        """Forget a worker; return the jobs that were taken from it. Raises UnknownWorker.
+
+        `crashed`: they died with it, which costs each an attempt, and fails those that have none left.
+        """
+        lost = await self._store.deregister_worker(worker_id, self._now(), crashed=crashed)
+        self._wake_ups.jobs_queued(sum(job.state is JobState.QUEUED for job in lost))
+        logger.info("worker %s %s, it held %d jobs", worker_id, "crashed" if crashed else "deregistered", len(lost))
+        for run_id in {job.run_id for job in lost if job.state.ended}:
+            await self._settler.settle_or_leave(run_id)
+        return [job.job_id for job in lost]
+
+    async def set_draining(self, worker_id: str, draining: bool) -> None:
+        """Keep new jobs from a worker, or let it have them again, also out of quarantine. Raises UnknownWorker."""
+        await self._store.set_draining(worker_id, draining)
+        logger.info("worker %s %s", worker_id, "drains" if draining else "is back")
+
+    async def claim(self, worker_id: str, slots: int, holding: Sequence[str], wait: float) -> list[Handout]:
+        """Up to `slots` jobs for a worker; waits up to `wait` seconds for the first. Raises UnknownWorker.
+
+        A caller whose client has gone cancels this; a job that was claimed in that moment is handed out again when
+        the worker next asks.
+        """
+        deadline = asyncio.get_running_loop().time() + wait
+        while True:
+            with self._wake_ups.place() as woken:
+                jobs = await self._store.claim_jobs(worker_id, slots, self._now(), self._policy.lease, holding=holding)
+                if jobs:
+                    return [await self._handout(job) for job in jobs]
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0 or self._wake_ups.closed:
+                    return []
+                try:
+                    await asyncio.wait_for(woken.wait(), left)
+                except TimeoutError:
+                    return []
+
+    async def finish(self, claim: Claim, result: Result) -> JobState:
+        """Accept what came of a job, and move its run on; return the state that this result led to.
+
+        Repeating it gets the same answer. Raises ClaimLost, JobNotFound, UnknownWorker.
+        """
+        try:
+            finished = await self._store.finish_job(claim, result, self._now())
+        except (ClaimLost, JobNotFound):
+            await self._store.worker(claim.worker_id)  # a worker that must register again is told that first
+            raise
+        job = finished.job
+        if finished.repeated:
+            return lifecycle.state_after_attempt(job, claim.worker_id, claim.attempt)
+        logger.info("job %s of run %s by worker %s: %s %s", job.id, job.run_id, claim.worker_id, job.state, job.reason)
+        if result.reason and result.reason.is_infrastructure:
+            await self._note_fault(job, claim.worker_id, result.reason)
+        if job.state is JobState.QUEUED:
+            self._wake_ups.jobs_queued(1)
+        if finished.phase_over:
+            await self._settler.settle_or_leave(job.run_id)
+        return job.state
+
+    async def _note_fault(self, job: Job, worker_id: str, reason: Reason) -> None:
+        """Count an infrastructure fault against its worker, unless the run may be to blame.
+
+        A missing image may be a course's misspelling, which every worker would stumble over; it counts once another
+        worker has shown that the run's jobs can run.
+        """
+        if reason is Reason.IMAGE_UNAVAILABLE and not await self._store.finished_elsewhere(job.run_id, worker_id):
+            return
+        worker = await self._store.strike_worker(
+            worker_id, self._now(), limit=self._policy.quarantine_after, pause=self._policy.quarantine_pause
+        )
+        if worker and worker.quarantined_until:
+            logger.warning("worker %s (%s) is in quarantine: %s", worker_id, worker.hostname, reason)
+
+    async def _handout(self, job: Job) -> Handout:
+        config = await self._known.config(job.run_id)
+        reserved = {"GRADING_RUN_ID": job.run_id, "GRADING_JOB_ID": job.id}
+        return Handout(
+            job=job,
+            config=config,
+            envs=tuple(
+                environment.resolve(environment.merge(config.env, stage.env, job.student), reserved)
+                for stage in config.pipeline(job.type)
+            ),
+            roster=None if job.type is JobType.STUDENT else await self._store.roster(job.run_id),
+        )
+
+    async def workers(self) -> list[tuple[Worker, list[str], WorkerState]]:
+        """Every registered worker, the jobs that it holds, and what it is up to."""
+        now = self._now()
+        return [
+            (worker, jobs, lifecycle.worker_state(worker, now, self._policy.worker_lost_after))
+            for worker, jobs in await self._store.workers()
+        ]

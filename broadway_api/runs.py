@@ -1,0 +1,195 @@
+"""What courses do with their runs, one method a use case."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from broadway_api import lifecycle
+from broadway_api.domain import (
+    IdempotencyKey,
+    Job,
+    JobState,
+    JobType,
+    Run,
+    RunConfig,
+    RunState,
+    RunSummary,
+    StageLog,
+)
+from broadway_api.errors import NothingToRetry, RunEnded, RunNotEnded, RunNotFound, StoreUnavailable
+from broadway_api.events import WakeUps
+from broadway_api.intake import Intake
+from broadway_api.known_runs import KnownRuns
+from broadway_api.policy import Policy
+from broadway_api.settling import Settler
+from broadway_api.store.port import Store
+
+logger = logging.getLogger(__name__)
+
+#: Bodies larger than this are read beside the event loop, which they would hold for more than a few milliseconds.
+LARGE_BODY = 32_768
+
+#: Seconds between two looks at a run that somebody follows, and after which a silent stream shows that it lives.
+LOOK_EVERY = 0.5
+KEEP_ALIVE = 15.0
+
+
+class Runs:
+    """Runs: made, moved on, tried again, read, followed."""
+
+    def __init__(
+        self,
+        store: Store,
+        policy: Policy,
+        *,
+        known: KnownRuns,
+        settler: Settler,
+        wake_ups: WakeUps,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._known = known
+        self._settler = settler
+        self._wake_ups = wake_ups
+        self._now = now
+        self._intake = Intake(policy)
+
+    async def create(self, body: bytes, idempotency: IdempotencyKey | None = None) -> str:
+        """Keep a new run as its course wrote it; return its id. Raises NotJson, InvalidInput, IdempotencyMismatch."""
+        run, jobs = await _beside_loop(len(body), self._intake.plan, body, self._now())
+        run_id = await self._store.create_run(run, jobs, idempotency=idempotency)
+        if run_id == run.id:
+            logger.info("run %s created: %d jobs", run_id, len(jobs))
+        return run_id
+
+    async def start(self, run_id: str) -> RunState:
+        """Queue the first phase. Raises RunNotFound, RunAlreadyStarted."""
+        run = await self._store.run(run_id)
+        first = lifecycle.first_phase(run.config)
+        await self._store.start_run(run_id, first, self._now())
+        logger.info("run %s started: %s", run_id, first)
+        await self._settler.settle_or_leave(run_id)
+        return first
+
+    async def cancel(self, run_id: str) -> RunState:
+        """End a run now: its queued jobs at once, its running ones by the next heartbeat of their workers.
+
+        A run that was cancelled before stays so. Raises RunNotFound, RunEnded.
+        """
+        while (run := await self._store.run(run_id)).state is not RunState.CANCELLED:
+            if run.state.ended:
+                raise RunEnded(run_id, run.state)
+            await self._store.advance_run(run_id, leaving=run.state, to=RunState.CANCELLED, now=self._now())
+        logger.info("run %s cancelled", run_id)
+        await self._settler.settle_or_leave(run_id)
+        return run.state
+
+    async def retry(self, run_id: str, students: Sequence[Mapping[str, Any]] | None) -> int:
+        """Try jobs of an ended run again; return how many.
+
+        `students`: those whose roster entry has all the names and values of one of these, however they ended; None:
+        every job that failed or was cancelled. Post-processing follows once more. Raises RunNotFound, RunNotEnded,
+        NothingToRetry.
+        """
+        run = await self._store.run(run_id)
+        if not run.state.ended:
+            raise RunNotEnded(run_id, run.state)
+        if not await self._store.is_settled(run_id):
+            await self._settler.settle(run_id)
+        jobs = [job async for job in self._all_jobs(run_id)]
+        chosen = [job for job in jobs if _is_to_retry(job, students)]
+        if not chosen:
+            raise NothingToRetry(run_id)
+        chosen += [job for job in jobs if job.type is JobType.POST_PROCESSING and job not in chosen]
+        await self._store.retry_jobs(run_id, [job.id for job in chosen], self._policy.job_max_attempts)
+        to = lifecycle.phase_of(chosen)
+        if not await self._store.reopen_run(run_id, leaving=run.state, to=to):
+            raise RunNotEnded(run_id, (await self._store.run(run_id)).state)
+        logger.info("run %s: %d jobs are tried again", run_id, len(chosen))
+        await self._settler.settle_or_leave(run_id)
+        return len(chosen)
+
+    async def _all_jobs(self, run_id: str) -> AsyncIterator[Job]:
+        after: int | None = None
+        while page := await self._store.run_jobs(run_id, limit=1_000, after=after):
+            for job in page:
+                yield job
+            after = page[-1].seq
+
+    async def summary(self, run_id: str) -> RunSummary:
+        """Raises RunNotFound."""
+        return await self._store.run_summary(run_id)
+
+    async def newest(self, *, state: RunState | None, course: str | None, limit: int, after: str | None) -> list[Run]:
+        """A page of runs, newest first."""
+        return await self._store.runs(state=state, course=course, limit=limit, after=after)
+
+    async def jobs(self, run_id: str, *, states: Sequence[JobState], limit: int, after: int | None) -> list[Job]:
+        """A page of the run's jobs in roster order."""
+        return await self._store.run_jobs(run_id, states=states, limit=limit, after=after)
+
+    async def job(self, job_id: str) -> tuple[Job, RunConfig, dict[str, str]]:
+        """A job, its run's config, and the hostnames of its workers, by id. Raises JobNotFound."""
+        job = await self._store.job(job_id)
+        involved = {attempt.worker_id for attempt in job.attempts} | {job.worker_id}
+        hostnames = {worker.id: worker.hostname for worker, _ in await self._store.workers() if worker.id in involved}
+        return job, await self._known.config(job.run_id), hostnames
+
+    async def job_log(self, job_id: str, stage: int | None) -> tuple[Job, list[StageLog]]:
+        """Raises JobNotFound."""
+        return await self._store.job(job_id), await self._store.job_log(job_id, stage)
+
+    async def events(self, run_id: str, last_seen: str | None) -> AsyncGenerator[tuple[str, RunSummary] | None, None]:
+        """The run as it is whenever that has changed, with an id for each; None now and then, when nothing has.
+
+        Begins with the present unless that is the one of the id `last_seen`, and ends with the run, or when the server
+        stops or cannot ask the store any more: whoever follows comes back. Raises RunNotFound and StoreUnavailable
+        before the first.
+        """
+        silent, asked = 0.0, False
+        while not self._wake_ups.closed:
+            try:
+                summary = await self._store.run_summary(run_id)
+            except (RunNotFound, StoreUnavailable):
+                if asked:
+                    return
+                raise
+            asked, version = True, _version(summary)
+            if version != last_seen:
+                yield version, summary
+                last_seen, silent = version, 0.0
+            elif silent >= KEEP_ALIVE:
+                yield None
+                silent = 0.0
+            if summary.run.state.ended and not any(
+                number for state, number in summary.counts.items() if not state.ended
+            ):
+                return
+            await asyncio.sleep(LOOK_EVERY)
+            silent += LOOK_EVERY
+
+
+def _is_to_retry(job: Job, students: Sequence[Mapping[str, Any]] | None) -> bool:
+    if job.state is JobState.WAITING:  # of an ended run: a retry was broken off before it reopened the run
+        return True
+    if students is None:
+        return job.state in (JobState.FAILED, JobState.CANCELLED)
+    return job.student is not None and any(wanted.items() <= job.student.items() for wanted in students)
+
+
+def _version(summary: RunSummary) -> str:
+    """Names what a summary says: the same again, after a restart or from another process, has the same name."""
+    text = repr((summary.run.state, sorted(summary.counts.items()), sorted(summary.reasons.items())))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+async def _beside_loop(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
+    if size <= LARGE_BODY:
+        return work(*arguments)
+    return await asyncio.to_thread(work, *arguments)
