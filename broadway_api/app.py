@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from tornado.web import Application
 
 from broadway_api.auth import ClusterToken
-from broadway_api.handlers import courses, operations, workers
+from broadway_api.handlers import courses, documentation, operations, workers
 from broadway_api.handlers.base import OpenRequests, UnknownPathHandler, log_request
 from broadway_api.loop_monitor import LoopMonitor
+from broadway_api.openapi.document import document
+from broadway_api.openapi.model import Context
 from broadway_api.service import Service
 
 
@@ -41,9 +44,12 @@ def make_app(
         "body_stall_seconds": limits.body_stall_seconds,
         "queue_empty_code": limits.queue_empty_code,
     }
+    routes = [*courses.routes, *workers.routes, *operations.routes, *documentation.routes]
+    description = document(Context(policy=service.policy, queue_empty_code=limits.queue_empty_code))
     return Application(
-        [(path, handler, shared) for path, handler in [*courses.routes, *workers.routes, *operations.routes]],
+        [(path, handler, shared) for path, handler in routes],
         default_handler_class=UnknownPathHandler,
         default_handler_args=shared,
         log_function=log_request,
+        openapi=json.dumps(description).encode(),
     )

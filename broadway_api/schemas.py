@@ -36,6 +36,8 @@ _MEMORY = (
 #: Of an attempt: what every store can keep.
 _MAX_INTEGER = 2**31 - 1
 
+ID: Schema = {"title": "Id", "type": "string", "pattern": "^[0-9a-f]{24}$"}
+
 ENV: Schema = {
     "title": "Environment",
     "description": "name → value; `$NAME` takes NAME's value, `$$` at the beginning is a literal `$`",
@@ -78,7 +80,7 @@ HEARTBEAT: Schema = {
                 "type": "object",
                 "required": ["job_id"],
                 "properties": {
-                    "job_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
+                    "job_id": ID,
                     "attempt": {"type": "integer", "minimum": 1, "maximum": _MAX_INTEGER},
                 },
                 "additionalProperties": False,
@@ -97,7 +99,7 @@ RETRY: Schema = {
             "type": "array",
             "minItems": 1,
             "maxItems": 10_000,
-            "items": ENV | {"minProperties": 1, "maxProperties": 1_000},
+            "items": ENV | {"title": "RosterFilter", "minProperties": 1, "maxProperties": 1_000},
         }
     },
     "additionalProperties": False,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from broadway_api.policy import Policy
 from broadway_api.server import serve
 from broadway_api.store import open_store
 from broadway_api.store.port import Store
+from tests.api.described import check_answer, description
 
 TOKEN = "test-cluster-token"
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -157,7 +159,12 @@ def run_config(students: int = 1, *, pre: bool = False, post: bool = False, **ch
 async def serving(
     store_url: str, *, policy: Policy | None = None, limits: HttpLimits | None = None
 ) -> AsyncIterator[Api]:
-    """An API over a store of its own. Setting `stop` stops it before the block ends."""
+    """An API over a store of its own; setting `stop` stops it before the block ends.
+
+    Each answer that its client gets is held against the API's own description.
+    """
+    policy, limits = policy or Policy(), limits or HttpLimits()
+    described = description(policy, limits.queue_empty_code)
     async with open_store(store_url) as opened:
         store = WatchedStore(opened)
         stop = asyncio.Event()
@@ -166,11 +173,11 @@ async def serving(
         async def run() -> None:
             async with serve(
                 store,
-                policy or Policy(),
+                policy,
                 token=TOKEN,
                 bind="127.0.0.1",
                 port=0,
-                limits=limits or HttpLimits(),
+                limits=limits,
             ) as running:
                 listening.set_result(running.port)
                 await stop.wait()
@@ -178,7 +185,11 @@ async def serving(
 
         server = asyncio.create_task(run())
         port = await listening
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE) as http:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}",
+            timeout=DEADLINE,
+            event_hooks={"response": [partial(check_answer, described)]},
+        ) as http:
             try:
                 yield Api(port=port, store=store, http=http, stop=stop)
             finally:

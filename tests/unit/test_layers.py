@@ -77,8 +77,13 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.json_body", "broadway_api.schemas", "broadway_api.wire", "broadway_api.intake"),
         *("broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
     ),
+    # What routes take and answer, in OpenAPI's words.
+    "broadway_api.openapi*": (
+        *("broadway_api.domain", "broadway_api.policy", "broadway_api.schemas", "broadway_api.openapi*"),
+    ),
     "broadway_api.app": (
         *("broadway_api.auth", "broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
+        "broadway_api.openapi*",
     ),
     "broadway_api.server": (
         *("broadway_api.policy", "broadway_api.events", "broadway_api.loop_monitor", "broadway_api.store.port"),

@@ -1,0 +1,207 @@
+"""The shapes of answers' `data` as JSON Schema. Clients must bear names that are not here: later releases add some."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broadway_api.domain import JobState, JobType, Reason, RunState, WorkerState
+from broadway_api.policy import Policy
+from broadway_api.schemas import ENV, ID, Schema, stage_schema
+
+TEXT: Schema = {"type": "string"}
+BOOLEAN: Schema = {"type": "boolean"}
+TIME: Schema = {"type": "string", "format": "date-time", "description": "UTC, with milliseconds"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+
+
+def shape(title: str, properties: dict[str, Schema], *, optional: tuple[str, ...] = (), text: str = "") -> Schema:
+    """An object of these properties, all of them there but the `optional` ones."""
+    schema: dict[str, Any] = {"title": title, "type": "object"}
+    if text:
+        schema["description"] = text
+    return schema | {"required": [name for name in properties if name not in optional], "properties": properties}
+
+
+def list_of(items: Schema) -> Schema:
+    """An array."""
+    return {"type": "array", "items": items}
+
+
+def or_null(schema: Schema) -> Schema:
+    """The schema, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def words(title: str, values: Any) -> Schema:
+    """One of an enum's words."""
+    return {"title": title, "enum": [str(value) for value in values]}
+
+
+#: What says what kind a value is, and not which values of that kind a config may have.
+_KIND = ("type", "items", "properties", "required", "additionalProperties")
+
+
+def _kinds(schema: Any) -> Any:
+    """A schema of configs without the cluster's limits, which may have changed since."""
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        word: {name: _kinds(part) for name, part in value.items()} if word == "properties" else _kinds(value)
+        for word, value in schema.items()
+        if word in _KIND and value is not False
+    }
+
+
+#: A roster entry, as its course wrote it.
+STUDENT: Schema = {"title": "Student"} | _kinds(ENV)
+
+RUN_STATE = words("RunState", RunState)
+JOB_STATE = words("JobState", JobState)
+REASON = words("Reason", Reason)
+
+#: What a stage's run is told by; graders of other releases have more names, and theirs may have other types.
+STAGE_INFO: Schema = {
+    "title": "StageInfo",
+    "description": "what a grader says of one stage that ran: exit_code, reason, message, started_at, finished_at, …",
+    "type": "object",
+    "additionalProperties": True,
+}
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+RUN_CREATED = shape("RunCreated", {"grading_run_id": ID})
+RUN_MOVED = shape("RunMoved", {"grading_run_id": ID, "state": RUN_STATE})
+RUN_RETRIED = shape("RunRetried", {"grading_run_id": ID, "jobs": COUNT | {"description": "that are tried again"}})
+
+_RUN: dict[str, Schema] = {
+    "grading_run_id": ID,
+    "course": TEXT,
+    "state": RUN_STATE,
+    "success": or_null(BOOLEAN) | {"description": "null until the run has ended"},
+    "created_at": TIME,
+    "started_at": or_null(TIME),
+    "finished_at": or_null(TIME),
+}
+RUN = shape("Run", _RUN)
+RUN_LIST = shape("RunList", {"grading_runs": list_of(RUN), "next": or_null(ID)}, text="`next` is for `?after=`")
+
+_JOB: dict[str, Schema] = {
+    "job_id": ID,
+    "type": words("JobType", JobType),
+    "state": JOB_STATE,
+    "reason": or_null(REASON),
+    "attempt": COUNT,
+    "worker_id": or_null(ID),
+    "student": or_null(STUDENT),
+    "queued_at": or_null(TIME),
+    "started_at": or_null(TIME),
+    "finished_at": or_null(TIME),
+}
+_END_JOB = or_null(shape("EndJob", {"job_id": ID, "state": JOB_STATE, "reason": or_null(REASON)}))
+
+RUN_STATUS = shape(
+    "RunStatus",
+    _RUN
+    | {
+        "counts": shape("JobCounts", {state.value: COUNT for state in JobState}),
+        "reasons": {
+            "description": "how many jobs did not succeed for each reason",
+            "type": "object",
+            "propertyNames": REASON,
+            "additionalProperties": COUNT,
+        },
+        "eta_seconds": or_null({"type": "integer"}),
+        "pre_processing_job": _END_JOB,
+        "post_processing_job": _END_JOB,
+        "jobs": list_of(shape("JobEntry", _JOB)) | {"description": "with `?jobs=` only"},
+        "next": or_null(TEXT) | {"description": "with `?jobs=` only; for `?after=`"},
+    },
+    optional=("jobs", "next"),
+)
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+#: A stage as its config has it, its defaults said.
+STAGE: Schema = {"title": "ConfiguredStage"} | _kinds(stage_schema(Policy()))
+
+JOB = shape(
+    "Job",
+    _JOB
+    | {
+        "grading_run_id": ID,
+        "worker_hostname": or_null(TEXT),
+        "pipeline": list_of(STAGE),
+        "info": list_of(STAGE_INFO),
+        "attempts": list_of(
+            shape(
+                "Attempt",
+                {
+                    "attempt": COUNT,
+                    "worker_id": ID,
+                    "hostname": or_null(TEXT),
+                    "reason": or_null(REASON),
+                    "started_at": TIME,
+                    "finished_at": TIME,
+                },
+            )
+        ),
+    },
+)
+
+
+JOB_LOG = shape(
+    "JobLog",
+    {
+        "job_id": ID,
+        "attempt": or_null(COUNT),
+        "stages": list_of(shape("StageLog", {"stage": COUNT, "stdout": TEXT, "stderr": TEXT})),
+    },
+)
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+
+REGISTERED = shape("Registered", {"worker_id": ID, "heartbeat": COUNT | {"description": "seconds between two"}})
+HEARD = shape("Heard", {"lost": list_of(ID) | {"description": "named jobs that are no longer this worker's"}})
+REPORTED = shape("Reported", {"job_id": ID, "state": JOB_STATE})
+HANDED_BACK = shape("HandedBack", {"handed_back": list_of(ID)})
+WORKER_NAMED = shape("WorkerNamed", {"worker_id": ID})
+WORKER_LIST = shape(
+    "WorkerList",
+    {
+        "workers": list_of(
+            shape(
+                "Worker",
+                {
+                    "worker_id": ID,
+                    "hostname": TEXT,
+                    "slots": COUNT,
+                    "runtime": TEXT,
+                    "version": TEXT,
+                    "labels": {"type": "object", "additionalProperties": TEXT},
+                    "state": words("WorkerState", WorkerState),
+                    "quarantined_until": or_null(TIME),
+                    "registered_at": TIME,
+                    "last_seen": TIME,
+                    "running": list_of(ID),
+                    "jobs_processed": COUNT,
+                },
+            )
+        )
+    },
+)
+
+CLAIMED_JOB = shape(
+    "ClaimedJob",
+    {
+        "job_id": ID,
+        "stages": list_of(STAGE) | {"description": "with `env` merged and resolved"},
+        "attempt": COUNT,
+        "lease_seconds": {"type": "number"},
+        "students": list_of(STUDENT) | {"description": "the roster; pre- and post-processing jobs only"},
+    },
+    optional=("students",),
+)
+CLAIMED_JOBS = shape("ClaimedJobs", {"jobs": list_of(CLAIMED_JOB)})
+
+HEALTH = shape("Health", {"loop_lag_seconds": {"type": "number", "minimum": 0}, "store": {"const": "ok"}})
