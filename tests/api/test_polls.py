@@ -119,7 +119,7 @@ async def test_a_poll_whose_client_has_gone_takes_no_job(api: Api) -> None:
 
         async def left() -> bool:
             await api.ping()
-            claims = [task for task in asyncio.all_tasks() if "coro=<Service.claim()" in repr(task).partition(">")[0]]
+            claims = [task for task in asyncio.all_tasks() if "coro=<Fleet.claim()" in repr(task).partition(">")[0]]
             return len(claims) == 1
 
         await eventually(left)
