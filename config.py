@@ -231,6 +231,7 @@ class GraderConfig(Options):
     work_dir: str = option("work", "directory of the jobs' /job directories and the logs; must be this grader's alone")
     image_pull_policy: str = option("missing", "when to pull images", choices=("missing", "always", "never"))
     max_log_bytes: int = option(1024 * 1024, "bytes of stdout and of stderr kept of each stage; the rest is dropped")
+    max_results_bytes: int = option(1024 * 1024, "bytes of the results.json of a stage that declares results")
     stage_memory: str = option("512m", "memory of a stage that asks for none")
     stage_cpus: float = option(1.0, "CPUs of a stage that asks for none")
     stage_pids: int = option(256, "processes of a stage that asks for none")
@@ -242,6 +243,7 @@ class GraderConfig(Options):
         check_token(self.token)
         _check_range("--slots", self.slots, 0, 1024)
         _check_range("--max-log-bytes", self.max_log_bytes, 1024, 2**30)
+        _check_range("--max-results-bytes", self.max_results_bytes, 1024, 2_000_000)
         _check_range("--stage-pids", self.stage_pids, 1, 2**22)
         if not 0 < self.stage_cpus <= 1024:
             raise ValueError(f"--stage-cpus must be more than 0 and at most 1024, not {self.stage_cpus}")

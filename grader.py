@@ -56,7 +56,7 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
             worker = Worker(
                 client,
                 membership,
-                JobRunner(runtime, directory),
+                JobRunner(runtime, directory, max_results_bytes=config.max_results_bytes),
                 delivery,
                 spool,
                 recovery,

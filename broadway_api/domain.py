@@ -96,6 +96,7 @@ class Stage:
     user: str | None = None
     working_dir: str | None = None
     privileged: bool = False
+    results: bool = False  # it writes /job/results.json; at most one stage of a pipeline does
 
 
 Pipeline = tuple[Stage, ...]
@@ -171,6 +172,9 @@ class Job:
     finished_at: datetime | None = None
     attempts: tuple[Attempt, ...] = ()  # the ended ones, oldest first
     info: tuple[Mapping[str, Any], ...] = ()  # per stage that ran, without its output
+    score: float | None = None  # of its results; ended jobs only
+    max_score: float | None = None
+    results: Mapping[str, Any] | None = None  # in the normal form of `results.RESULTS`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,6 +206,7 @@ class Result:
     reason: Reason | None  # None if and only if it succeeded
     info: tuple[Mapping[str, Any], ...] = ()
     logs: tuple[StageLog, ...] = ()
+    results: Mapping[str, Any] | None = None  # in the normal form of `results.RESULTS`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from broadway_api import environment, ids, lifecycle
+from broadway_api.all_jobs import all_jobs
 from broadway_api.domain import Claim, Job, JobState, JobType, Reason, Result, RunConfig, Worker, WorkerState
 from broadway_api.errors import ClaimLost, JobNotFound
 from broadway_api.events import WakeUps
@@ -29,6 +30,7 @@ class Handout:
     config: RunConfig
     envs: tuple[Mapping[str, str], ...]  # one per stage
     roster: Sequence[Any] | None  # pre- and post-processing jobs only
+    ended: Sequence[Job] | None  # the students' jobs, in roster order; post-processing jobs only
 
 
 class Fleet:
@@ -153,6 +155,13 @@ class Fleet:
     async def _handout(self, job: Job) -> Handout:
         config = await self._known.config(job.run_id)
         reserved = {"GRADING_RUN_ID": job.run_id, "GRADING_JOB_ID": job.id}
+        roster: Sequence[Any] | None = None
+        ended: list[Job] | None = None
+        if job.type is JobType.PRE_PROCESSING:
+            roster = await self._store.roster(job.run_id)
+        elif job.type is JobType.POST_PROCESSING:
+            ended = [other async for other in all_jobs(self._store, job.run_id) if other.type is JobType.STUDENT]
+            roster = [student.student for student in ended]
         return Handout(
             job=job,
             config=config,
@@ -160,7 +169,8 @@ class Fleet:
                 environment.resolve(environment.merge(config.env, stage.env, job.student), reserved)
                 for stage in config.pipeline(job.type)
             ),
-            roster=None if job.type is JobType.STUDENT else await self._store.roster(job.run_id),
+            roster=roster,
+            ended=ended,
         )
 
     async def workers(self) -> list[tuple[Worker, list[str], WorkerState]]:

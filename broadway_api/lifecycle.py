@@ -135,12 +135,15 @@ def next_step(progress: RunProgress) -> Step | None:
 
 def after_result(job: Job, result: Result, now: datetime) -> Job:
     """The running job after its worker reported."""
-    ended = _end_attempt(job, result.reason, now, reported=True)
-    if result.success:
-        return replace(ended, state=JobState.SUCCEEDED, reason=None, info=result.info)
+    ended = replace(_end_attempt(job, result.reason, now, reported=True), info=result.info)
     if result.reason and result.reason.is_infrastructure and job.attempt < job.attempt_limit:
-        return _queue_again(replace(ended, info=result.info), avoid=job.worker_id, until=now + RETRY_ELSEWHERE)
-    return replace(ended, state=JobState.FAILED, reason=result.reason, info=result.info)
+        return _queue_again(ended, avoid=job.worker_id, until=now + RETRY_ELSEWHERE)
+    if result.results is not None:
+        score, max_score = result.results["score"], result.results["max_score"]
+        ended = replace(ended, score=score, max_score=max_score, results=result.results)
+    if result.success:
+        return replace(ended, state=JobState.SUCCEEDED, reason=None)
+    return replace(ended, state=JobState.FAILED, reason=result.reason)
 
 
 def after_lost_lease(job: Job, now: datetime) -> Job:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from broadway_api import lifecycle
+from broadway_api.all_jobs import all_jobs
 from broadway_api.domain import (
     IdempotencyKey,
     Job,
@@ -102,7 +103,7 @@ class Runs:
             raise RunNotEnded(run_id, run.state)
         if not await self._store.is_settled(run_id):
             await self._settler.settle(run_id)
-        jobs = [job async for job in self._all_jobs(run_id)]
+        jobs = [job async for job in all_jobs(self._store, run_id)]
         chosen = [job for job in jobs if _is_to_retry(job, students)]
         if not chosen:
             raise NothingToRetry(run_id)
@@ -114,13 +115,6 @@ class Runs:
         logger.info("run %s: %d jobs are tried again", run_id, len(chosen))
         await self._settler.settle_or_leave(run_id)
         return len(chosen)
-
-    async def _all_jobs(self, run_id: str) -> AsyncIterator[Job]:
-        after: int | None = None
-        while page := await self._store.run_jobs(run_id, limit=1_000, after=after):
-            for job in page:
-                yield job
-            after = page[-1].seq
 
     async def summary(self, run_id: str) -> RunSummary:
         """Raises RunNotFound."""

@@ -159,6 +159,11 @@ def stage_schema(policy: Policy) -> Schema:
             "user": {"type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]+)?$"},
             "working_dir": {"type": "string", "maxLength": 4_096, "pattern": "^/[^\\u0000]*$"},
             "privileged": _flag(allowed=policy.allow_privileged),
+            "results": {
+                "description": "it writes /job/results.json, which is read when it has ended",
+                "type": "boolean",
+                "default": False,
+            },
         },
         "additionalProperties": False,
     }
@@ -170,7 +175,15 @@ def _flag(*, allowed: bool) -> Schema:
 
 def run_config_schema(policy: Policy) -> Schema:
     """The one file that a course hands in."""
-    pipeline = {"type": "array", "minItems": 1, "maxItems": policy.max_stages, "items": stage_schema(policy)}
+    pipeline = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": policy.max_stages,
+        "items": stage_schema(policy),
+        "contains": {"type": "object", "required": ["results"], "properties": {"results": {"const": True}}},
+        "minContains": 0,
+        "maxContains": 1,
+    }
     env = env_schema(policy)
     return {
         "title": "RunConfig",
@@ -282,6 +295,8 @@ def _fault(
         message = "privileged containers own their host; this cluster does not allow them (--allow-privileged)"
     elif rule[-2:] == ["enable_networking", "const"]:
         message = "this cluster gives no stage a network (--no-allow-networking)"
+    elif rule[-1:] in (["contains"], ["maxContains"]):
+        message = "more than one stage has results; which of them is the grade?"
     elif len(rule) > 1 and (option := options.get((rule[-2], rule[-1]))):
         message = _beyond(error, option)
     elif rule[-1] == "pattern" and "\0" in str(error.instance):

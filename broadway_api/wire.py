@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from broadway_api import runconfig
+from broadway_api import results, runconfig
 from broadway_api.domain import (
     Claim,
     Job,
@@ -41,16 +41,44 @@ def timestamp(time: datetime | None) -> str | None:
 
 
 def result_from_json(data: Mapping[str, Any]) -> Result:
-    """What a worker reported, its output taken out of the infos and its reason made one of ours."""
+    """What a worker reported, its output and results taken out of the infos and its reason made one of ours.
+
+    A success with results that are none is the worker's fault, and tried again as such.
+    """
     infos = [dict(info) for info in data.get("info", ())]
     logs = [_take_log(stage, info) for stage, info in enumerate(infos)]
     success = bool(data["success"])
+    reason = None if success else _reason(data.get("reason"), infos)
+    reported, errors = _take_results(infos)
+    if success and reported is None and errors:
+        success, reason = False, Reason.RUNTIME_ERROR
+    bounded = [_bounded(info) for info in infos]
+    for stage, listed in errors.items():
+        bounded[stage]["results_errors"] = listed
     return Result(
         success=success,
-        reason=None if success else _reason(data.get("reason"), infos),
-        info=tuple(_bounded(info) for info in infos),
+        reason=reason,
+        info=tuple(bounded),
         logs=tuple(log for log in logs if log.stdout or log.stderr),
+        results=reported,
     )
+
+
+def _take_results(infos: Sequence[Json]) -> tuple[Json | None, dict[int, list[dict[str, str]]]]:
+    """The results that are valid, the last ones if there are several, and by stage what is wrong with the others."""
+    valid: Json | None = None
+    errors: dict[int, list[dict[str, str]]] = {}
+    for stage, info in enumerate(infos):
+        if isinstance(info.get("results_errors"), list) and (stated := info.pop("results_errors")):
+            errors[stage] = results.errors_from_json(stated)
+        if isinstance(info.get("results"), dict):
+            reported = info.pop("results")
+            faults = results.results_faults(reported)
+            if faults:
+                errors[stage] = results.errors_to_json(faults)
+            else:
+                valid = reported
+    return valid, errors
 
 
 def _take_log(stage: int, info: Json) -> StageLog:
@@ -87,9 +115,15 @@ def running_from_json(data: Mapping[str, Any] | None, worker_id: str) -> list[Cl
 
 
 def handout_to_json(
-    job: Job, config: RunConfig, envs: Sequence[Mapping[str, str]], roster: Sequence[Any] | None, lease: timedelta
+    job: Job,
+    config: RunConfig,
+    envs: Sequence[Mapping[str, str]],
+    lease: timedelta,
+    *,
+    roster: Sequence[Any] | None,
+    ended: Sequence[Job] | None,
 ) -> Json:
-    """A claimed job: its stages with their environments filled in."""
+    """A claimed job: its stages with their environments filled in, the roster, and how the students' jobs ended."""
     stages = zip(config.pipeline(job.type), envs, strict=True)
     data: Json = {
         "job_id": job.id,
@@ -99,6 +133,17 @@ def handout_to_json(
     }
     if roster is not None:
         data["students"] = list(roster)
+    if ended is not None:
+        data["student_jobs"] = [
+            {
+                "job_id": student.id,
+                "state": student.state,
+                "reason": student.reason,
+                "score": student.score,
+                "max_score": student.max_score,
+            }
+            for student in ended
+        ]
     return data
 
 
@@ -149,6 +194,8 @@ def job_to_json(job: Job) -> Json:
         "type": job.type,
         "state": job.state,
         "reason": job.reason,
+        "score": job.score,
+        "max_score": job.max_score,
         "attempt": job.attempt,
         "worker_id": job.worker_id,
         "student": None if job.student is None else dict(job.student),
@@ -164,6 +211,7 @@ def job_detail_to_json(job: Job, config: RunConfig, hostnames: Mapping[str, str]
         "grading_run_id": job.run_id,
         "worker_hostname": hostnames.get(job.worker_id or ""),
         "pipeline": [runconfig.stage_to_json(stage) for stage in config.pipeline(job.type)],
+        "results": None if job.results is None else dict(job.results),
         "info": [dict(info) for info in job.info],
         "attempts": [
             {

@@ -45,6 +45,7 @@ class Stage:
     user: str | None = None
     working_dir: str | None = None
     privileged: bool = False
+    results: bool = False  # it writes /job/results.json, which is read when it has ended
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class Job:
     attempt: int
     stages: Sequence[Stage]
     students: Sequence[Any] | None = None  # the roster; only pre- and post-processing jobs have it
+    student_jobs: Sequence[Mapping[str, Any]] | None = None  # how the students' ended; only post-processing jobs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,8 @@ class StageResult:
     image: str | None = None
     image_digest: str | None = None
     image_ignored: bool = False
+    results: Mapping[str, Any] | None = None  # normalised; only of a stage that declares them
+    results_errors: Sequence[Mapping[str, str]] | None = None  # what is wrong with them instead
 
     def to_wire(self) -> dict[str, Any]:
         """The stage's info object of the wire contract; fields that do not apply are left out."""
@@ -96,6 +100,8 @@ class StageResult:
             "image": self.image,
             "image_digest": self.image_digest,
             "image_ignored": self.image_ignored or None,
+            "results": self.results,
+            "results_errors": self.results_errors,
         }
         return {
             "exit_code": self.exit_code,

@@ -3,6 +3,7 @@
 GraderError
 ├── SetupError                  the grader cannot start here; one line says why
 ├── UnusableJob                 a job that cannot be run as it was sent (reported, never retried here)
+├── InvalidResults              a stage's /job/results.json is missing or not what it should be
 └── ApiError                    the API, or the way to it, refused a call
     ├── RetryableError          worth trying again
     │   ├── Unreachable         no answer
@@ -17,6 +18,9 @@ GraderError
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class GraderError(Exception):
@@ -35,6 +39,25 @@ class UnusableJob(GraderError):
         self.job_id = job_id
         self.attempt = attempt
         self.problem = problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One thing that is wrong with a JSON value, and where: a JSONPath."""
+
+    path: str
+    message: str
+
+
+class InvalidResults(GraderError):
+    """Results that cannot be used: the first faults, and how many `more` there are."""
+
+    def __init__(self, faults: Sequence[Fault], more: int = 0) -> None:
+        others = len(faults) - 1 + more
+        first = faults[0].message if faults[0].path == "$" else f"{faults[0].path}: {faults[0].message}"
+        super().__init__(first + (f" (and {others} more)" if others else ""))
+        self.faults = faults
+        self.more = more
 
 
 class ApiError(GraderError):

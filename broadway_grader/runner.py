@@ -9,21 +9,34 @@ from collections.abc import Callable
 from datetime import datetime
 
 from broadway_grader.clock import utc_now
-from broadway_grader.domain import Job, JobResult, Reason, StageResult, failed_result
+from broadway_grader.domain import Job, JobResult, Reason, Stage, StageResult, failed_result
 from broadway_grader.runtimes.port import Place, Runtime
+from broadway_grader.sealing import run_sealed
 from broadway_grader.workspace import WorkDirectory, Workspace
 
 log = logging.getLogger(__name__)
 
 ROSTER = "roster.json"
+JOBS = "jobs.json"
+
+#: Bytes of a results.json, unless the configuration says otherwise.
+MAX_RESULTS_BYTES = 1024 * 1024
 
 
 class JobRunner:
     """Runs jobs, several at once, each in a /job directory of its own."""
 
-    def __init__(self, runtime: Runtime, directory: WorkDirectory, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        directory: WorkDirectory,
+        now: Callable[[], datetime] = utc_now,
+        *,
+        max_results_bytes: int = MAX_RESULTS_BYTES,
+    ) -> None:
         self._runtime = runtime
         self._directory = directory
+        self._max_results_bytes = max_results_bytes
         self._now = now
 
     async def run(self, job: Job) -> JobResult:
@@ -58,12 +71,14 @@ class JobRunner:
             students = job.students
             # A large roster takes a while to write as JSON, and heartbeats must not wait for it.
             await asyncio.to_thread(lambda: workspace.write_input(ROSTER, json.dumps(students).encode()))
+            if job.student_jobs is not None:
+                await asyncio.to_thread(lambda: workspace.write_input(JOBS, _report(job).encode()))
 
     async def _run_stages(self, job: Job, workspace: Workspace) -> list[StageResult]:
         results: list[StageResult] = []
         for index, stage in enumerate(job.stages):
             place = Place(job_id=job.job_id, attempt=job.attempt, stage=index, directory=workspace.path)
-            result = await self._runtime.run_stage(stage, place)
+            result = await self._run_stage(stage, place)
             results.append(result)
             log.info(
                 "job %s attempt %d stage %d ended: exit code %s, reason %s",
@@ -76,3 +91,14 @@ class JobRunner:
             if result.reason is not None:
                 break
         return results
+
+    async def _run_stage(self, stage: Stage, place: Place) -> StageResult:
+        if stage.results:
+            return await run_sealed(self._runtime, stage, place, max_bytes=self._max_results_bytes, now=self._now)
+        return await self._runtime.run_stage(stage, place)
+
+
+def _report(job: Job) -> str:
+    """How the student jobs ended, each with its student."""
+    ended = zip(job.students or (), job.student_jobs or (), strict=True)
+    return json.dumps([{"student": student, **entry} for student, entry in ended])

@@ -34,11 +34,14 @@ def parse_job(data: object) -> Job:
     students = data.get("students")
     if students is not None and not isinstance(students, list):
         raise UnusableJob(job_id, attempt, "students is no list")
+    student_jobs = data.get("student_jobs")
+    if student_jobs is not None and not _is_report(student_jobs, students):
+        raise UnusableJob(job_id, attempt, "student_jobs is no list of one object a student")
     try:
         stages = _parse_stages(data.get("stages"))
     except _Fault as fault:
         raise UnusableJob(job_id, attempt, str(fault)) from fault
-    return Job(job_id=job_id, attempt=attempt, stages=stages, students=students)
+    return Job(job_id=job_id, attempt=attempt, stages=stages, students=students, student_jobs=student_jobs)
 
 
 def _parse_stages(data: object) -> list[Stage]:
@@ -72,6 +75,7 @@ def _parse_stage(data: object, where: str) -> Stage:
         user=members.text("user"),
         working_dir=members.text("working_dir"),
         privileged=members.flag("privileged", default=False),
+        results=members.flag("results", default=False),
     )
 
 
@@ -128,6 +132,10 @@ def _parse_env(data: object, where: str) -> dict[str, str]:
     return env
 
 
+def _is_report(jobs: object, students: list[Any] | None) -> bool:
+    return isinstance(jobs, list) and len(jobs) == len(students or ()) and all(isinstance(job, dict) for job in jobs)
+
+
 def _is_command(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(word, str) and "\0" not in word for word in value)
 
@@ -161,4 +169,6 @@ def _parse_stage_result(info: dict[str, Any]) -> StageResult:
         image=info.get("image"),
         image_digest=info.get("image_digest"),
         image_ignored=info.get("image_ignored", False),
+        results=info.get("results"),
+        results_errors=info.get("results_errors"),
     )

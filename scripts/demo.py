@@ -161,7 +161,7 @@ class Outcome:
     """One row of the table of results."""
 
     job: Mapping[str, Any]
-    words: str  # the last line that the last stage wrote, or how that stage ended
+    words: str  # its score, or the last line that the last stage wrote, or how that stage ended
 
     @property
     def who(self) -> str:
@@ -189,6 +189,8 @@ def outcomes(api: Api, run_id: str) -> list[Outcome]:
 
 
 def _words(api: Api, job: Mapping[str, Any]) -> str:
+    if job["score"] is not None:
+        return f"score {job['score']:g} of {job['max_score']:g}"
     ran = api.get(f"grading_job/{job['job_id']}")["info"]
     if not ran:
         return ""

@@ -59,7 +59,14 @@ class ClaimHandler(WorkerHandler):
         claiming = self.service.fleet.claim(self.worker_id, slots or 1, self._holding(), wait)
         handouts = await self.while_connected(claiming)
         jobs = [
-            wire.handout_to_json(handout.job, handout.config, handout.envs, handout.roster, self.service.policy.lease)
+            wire.handout_to_json(
+                handout.job,
+                handout.config,
+                handout.envs,
+                self.service.policy.lease,
+                roster=handout.roster,
+                ended=handout.ended,
+            )
             for handout in handouts
         ]
         if not jobs:

@@ -6,6 +6,7 @@ from typing import Any
 
 from broadway_api.domain import JobState, JobType, Reason, RunState, WorkerState
 from broadway_api.policy import Policy
+from broadway_api.results import RESULTS
 from broadway_api.schemas import ENV, ID, Schema, stage_schema
 
 TEXT: Schema = {"type": "string"}
@@ -85,11 +86,14 @@ _RUN: dict[str, Schema] = {
 RUN = shape("Run", _RUN)
 RUN_LIST = shape("RunList", {"grading_runs": list_of(RUN), "next": or_null(ID)}, text="`next` is for `?after=`")
 
+_SCORE: Schema = {"type": "number"}
 _JOB: dict[str, Schema] = {
     "job_id": ID,
     "type": words("JobType", JobType),
     "state": JOB_STATE,
     "reason": or_null(REASON),
+    "score": or_null(_SCORE),
+    "max_score": or_null(_SCORE),
     "attempt": COUNT,
     "worker_id": or_null(ID),
     "student": or_null(STUDENT),
@@ -132,6 +136,7 @@ JOB = shape(
         "grading_run_id": ID,
         "worker_hostname": or_null(TEXT),
         "pipeline": list_of(STAGE),
+        "results": or_null(RESULTS),
         "info": list_of(STAGE_INFO),
         "attempts": list_of(
             shape(
@@ -199,8 +204,21 @@ CLAIMED_JOB = shape(
         "attempt": COUNT,
         "lease_seconds": {"type": "number"},
         "students": list_of(STUDENT) | {"description": "the roster; pre- and post-processing jobs only"},
+        "student_jobs": list_of(
+            shape(
+                "EndedStudentJob",
+                {
+                    "job_id": ID,
+                    "state": JOB_STATE,
+                    "reason": or_null(REASON),
+                    "score": or_null(_SCORE),
+                    "max_score": or_null(_SCORE),
+                },
+            )
+        )
+        | {"description": "how each student's job ended, in the roster's order; post-processing jobs only"},
     },
-    optional=("students",),
+    optional=("students", "student_jobs"),
 )
 CLAIMED_JOBS = shape("ClaimedJobs", {"jobs": list_of(CLAIMED_JOB)})
 

@@ -149,11 +149,18 @@ def outcome(job: Job) -> Document:
         "finished_at": job.finished_at,
         "attempts": [_attempt_to_document(attempt) for attempt in job.attempts],
         "info": records.to_text(job.info),
+        "score": job.score,
+        "max_score": job.max_score,
+        "results": None if job.results is None else records.to_text(job.results),
     }
 
 
 def job_from_document(document: Document) -> Job:
-    """A job; `attempts` and `info` are empty if the query left them out."""
+    """A job; `attempts`, `info` and `results` are empty if the query left them out.
+
+    A job that an earlier release wrote has no score.
+    """
+    results = document.get("results")
     return Job(
         id=document["_id"],
         run_id=document["run_id"],
@@ -173,6 +180,9 @@ def job_from_document(document: Document) -> Job:
         finished_at=document["finished_at"],
         attempts=tuple(_attempt_from_document(attempt) for attempt in document.get("attempts", ())),
         info=tuple(records.from_text(document.get("info", "[]"))),
+        score=document.get("score"),
+        max_score=document.get("max_score"),
+        results=None if results is None else records.from_text(results),
     )
 
 

@@ -104,7 +104,7 @@ class MongoRuns(MongoPart):
             "attempt_limit": {"$add": ["$attempt", attempts]},
             "info": records.to_text([]),
             **dict.fromkeys(("reason", "worker_id", "queued_at", "started_at", "finished_at")),
-            **dict.fromkeys(("avoid_worker_id", "avoid_until")),
+            **dict.fromkeys(("avoid_worker_id", "avoid_until", "score", "max_score", "results")),
         }
         await self._jobs.update_many({**named, "ended": True}, [{"$set": again}])
         return await self._jobs.count_documents({**named, "state": JobState.WAITING})
@@ -208,7 +208,7 @@ class MongoRuns(MongoPart):
             wanted["state"] = {"$in": list(states)}
         if after is not None:
             wanted["seq"] = {"$gt": after}
-        found = self._jobs.find(wanted, {"attempts": False, "info": False}).sort("seq").limit(limit)
+        found = self._jobs.find(wanted, {"attempts": False, "info": False, "results": False}).sort("seq").limit(limit)
         return [job_from_document(document) async for document in found]
 
     async def roster(self, run_id: str) -> list[Mapping[str, Any]]:

@@ -97,7 +97,7 @@ class Store(Protocol):
     async def retry_jobs(self, run_id: str, job_ids: Sequence[str], attempts: int) -> int:
         """Make ended jobs of an ended run `waiting` again; return how many of the named ones are `waiting` now.
 
-        Each may be handed out `attempts` times more. `attempt` and `attempts` stay; all else goes. A
+        Each may be handed out `attempts` times more. `attempt` and `attempts` stay; all else goes, results too. A
         repeated call finds them waiting, and counts them. Guard: the run has ended and is settled (otherwise nothing is
         changed, and 0 is returned). `reopen_run` makes the run live again; should nobody come to call it, repeating the
         whole does.
@@ -156,7 +156,8 @@ class Store(Protocol):
     ) -> list[Job]:
         """Jobs of the run in the given states (none given: all) with `seq` over `after`, in order of `seq`.
 
-        At most `limit` (1 or more); `info` and `attempts` may be left empty. An unknown run has none.
+        At most `limit` (1 or more); `info`, `attempts` and `results` are left empty, `score` and
+        `max_score` are not. An unknown run has none.
         """
         ...
 

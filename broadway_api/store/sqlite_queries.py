@@ -51,8 +51,8 @@ def read_job(db: sqlite3.Connection, job_id: str) -> Job:
     return jobs[0]
 
 
-def read_jobs(db: sqlite3.Connection, rest: str, values: Sequence[object]) -> list[Job]:
-    return [job_from_row(row) for row in db.execute(f"SELECT {JOB_COLUMNS} FROM jobs {rest}", values)]
+def read_jobs(db: sqlite3.Connection, rest: str, values: Sequence[object], *, columns: str = JOB_COLUMNS) -> list[Job]:
+    return [job_from_row(row) for row in db.execute(f"SELECT {columns} FROM jobs {rest}", values)]
 
 
 def any_job(db: sqlite3.Connection, condition: str, values: Sequence[object]) -> bool:
@@ -75,7 +75,8 @@ def write_outcome(db: sqlite3.Connection, job: Job) -> None:
     """Write what the end of an attempt changes."""
     db.execute(
         "UPDATE jobs SET state = ?, reason = ?, attempt_limit = ?, worker_id = ?, lease_expires_at = NULL,"
-        " started_at = ?, finished_at = ?, attempts = ?, info = ?, avoid_worker_id = ?, avoid_until = ? WHERE id = ?",
+        " started_at = ?, finished_at = ?, attempts = ?, info = ?, avoid_worker_id = ?, avoid_until = ?,"
+        " score = ?, max_score = ?, results = ? WHERE id = ?",
         (
             job.state,
             job.reason,
@@ -87,6 +88,9 @@ def write_outcome(db: sqlite3.Connection, job: Job) -> None:
             records.to_text(job.info),
             job.avoid_worker_id,
             optional_millis(job.avoid_until),
+            job.score,
+            job.max_score,
+            None if job.results is None else records.to_text(job.results),
             job.id,
         ),
     )

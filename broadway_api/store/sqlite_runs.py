@@ -13,7 +13,7 @@ from broadway_api.errors import IdempotencyMismatch, RunAlreadyStarted
 from broadway_api.store import records
 from broadway_api.store.records import to_millis
 from broadway_api.store.sqlite_queries import UNFINISHED, SqlitePart, any_job, marks, read_jobs, read_run
-from broadway_api.store.sqlite_schema import run_from_row
+from broadway_api.store.sqlite_schema import LISTED_COLUMNS, run_from_row
 
 
 class SqliteRuns(SqlitePart):
@@ -134,7 +134,7 @@ class SqliteRuns(SqlitePart):
             db.executemany(
                 "UPDATE jobs SET state = 'waiting', attempt_limit = attempt + ?, reason = NULL, worker_id = NULL,"
                 " rank = NULL, queued_at = NULL, started_at = NULL, finished_at = NULL, info = '[]',"
-                " avoid_worker_id = NULL, avoid_until = NULL"
+                " avoid_worker_id = NULL, avoid_until = NULL, score = NULL, max_score = NULL, results = NULL"
                 " WHERE id = ? AND run_id = ? AND state IN ('succeeded', 'failed', 'cancelled')",
                 ((attempts, job_id, run_id) for job_id in job_ids),
             )
@@ -249,6 +249,7 @@ class SqliteRuns(SqlitePart):
                 db,
                 f"WHERE run_id = ? AND seq > ? AND state IN ({marks(wanted)}) ORDER BY seq LIMIT ?",
                 (run_id, -1 if after is None else after, *wanted, limit),
+                columns=LISTED_COLUMNS,
             )
         )
 

@@ -94,15 +94,25 @@ INSERT INTO directory VALUES (0, '{"courses":{},"tokens":{}}');
 ALTER TABLE workers ADD COLUMN owner TEXT;
 """
 
+# The results of trusted stages. Scores are of no type: a whole number stays one.
+_VERSION_3 = """
+ALTER TABLE jobs ADD COLUMN score;
+ALTER TABLE jobs ADD COLUMN max_score;
+ALTER TABLE jobs ADD COLUMN results TEXT;
+"""
+
 #: Each makes a version of the schema out of the one before, the first out of an empty file; what was released is never
 #: changed. One statement ends with a semicolon and a line feed.
-VERSIONS = (_VERSION_1, _VERSION_2)
+VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
 
-#: The job columns that `job_from_row` reads.
-JOB_COLUMNS = (
-    "id, run_id, type, seq, student, state, reason, attempt, attempt_limit, worker_id,"
-    " lease_expires_at, avoid_worker_id, avoid_until, queued_at, started_at, finished_at, attempts, info"
+_SHORT_COLUMNS = (
+    "id, run_id, type, seq, student, state, reason, attempt, attempt_limit, worker_id, lease_expires_at,"
+    " avoid_worker_id, avoid_until, queued_at, started_at, finished_at, score, max_score"
 )
+
+#: The job columns that `job_from_row` reads, and those with nothing in place of what may be long.
+JOB_COLUMNS = f"{_SHORT_COLUMNS}, attempts, info, results"
+LISTED_COLUMNS = f"{_SHORT_COLUMNS}, '[]' AS attempts, '[]' AS info, NULL AS results"
 
 
 def run_from_row(row: sqlite3.Row) -> Run:
@@ -139,6 +149,9 @@ def job_from_row(row: sqlite3.Row) -> Job:
         finished_at=_time(row["finished_at"]),
         attempts=records.attempts_from_text(row["attempts"]),
         info=tuple(records.from_text(row["info"])),
+        score=row["score"],
+        max_score=row["max_score"],
+        results=None if row["results"] is None else records.from_text(row["results"]),
     )
 
 

@@ -8,7 +8,22 @@ from tests.api.serving import Api, sample
 
 #: Maps of the caller's own names: compared by value, not by shape.
 VALUES = {"student", "students", "env", "labels", "reasons", "counts", "state", "reason", "type", "attempt", "stage"}
-VALUES |= {"entry_point", "image", "timeout", "stdout", "stderr", "exit_code", "truncated", "message"}
+VALUES |= {
+    "score",
+    "max_score",
+    "tests",
+    "leaderboard",
+    "extra_data",
+    "results_errors",
+    "entry_point",
+    "image",
+    "timeout",
+    "stdout",
+    "stderr",
+    "exit_code",
+    "truncated",
+    "message",
+}
 
 
 def assert_like(expected: Any, actual: Any, path: str = "$") -> None:
@@ -92,6 +107,8 @@ async def test_the_story_of_the_samples(api: Api) -> None:
     shown = await scene.ask("GET", f"grading_job/{second['job_id']}")
     assert_like(sample("job_answer"), shown)
     assert shown["data"]["attempts"][0]["reason"] == "image_unavailable"
+    shown = await scene.ask("GET", f"grading_job/{first['job_id']}")
+    assert_like(sample("job_answer_results"), shown)
 
     status = await scene.ask("GET", f"grading_run/{scene.run_id}")
     assert_like(sample("run_status_answer"), status)
@@ -99,6 +116,7 @@ async def test_the_story_of_the_samples(api: Api) -> None:
     pages["data"]["jobs"][2]["attempt"] = 2
     assert_like(pages, await scene.ask("GET", f"grading_run/{scene.run_id}", params={"jobs": "all", "limit": 3}))
     assert_like(sample("run_list_answer"), await scene.ask("GET", "grading_run"))
+    await scene.claim("claim_answer_post_processing")
 
 
 async def test_a_student_job_alone(api: Api) -> None:

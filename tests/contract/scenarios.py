@@ -116,9 +116,13 @@ def claim_on(job: Job) -> Claim:
     return Claim(job_id=job.id, worker_id=job.worker_id, attempt=job.attempt)
 
 
-def success(logs: Sequence[StageLog] = (), info: Sequence[Mapping[str, Any]] = ()) -> Result:
+def success(
+    logs: Sequence[StageLog] = (),
+    info: Sequence[Mapping[str, Any]] = (),
+    results: Mapping[str, Any] | None = None,
+) -> Result:
     """Every stage exited with 0."""
-    return Result(success=True, reason=None, logs=tuple(logs), info=tuple(info))
+    return Result(success=True, reason=None, logs=tuple(logs), info=tuple(info), results=results)
 
 
 def failure(reason: Reason = Reason.STAGE_FAILED, logs: Sequence[StageLog] = ()) -> Result:

@@ -110,6 +110,12 @@ async def test_a_claim(client: ApiClient, api: FakeApi) -> None:
     assert api.calls[0].headers["prefer"] == "wait=7"
 
 
+async def test_a_claim_of_post_processing_brings_how_the_students_jobs_ended(client: ApiClient, api: FakeApi) -> None:
+    api.say("claim", Reply(body=sample("claim_answer_post_processing")))
+    (job,) = (await client.claim("w", slots=1, holding=(), wait=0)).jobs
+    assert job.student_jobs == sample("claim_answer_post_processing")["data"]["student_jobs"]
+
+
 async def test_a_claim_answered_with_a_single_job(client: ApiClient, api: FakeApi) -> None:
     api.say("claim", Reply(body=sample("claim_answer_pre_processing")))
     (job,) = (await claim(client)).jobs
@@ -168,6 +174,7 @@ def test_the_info_of_a_stage_is_that_of_the_sample() -> None:
         cpu_seconds=info["cpu_seconds"],
         image=info["image"],
         image_digest=info["image_digest"],
+        results_errors=info["results_errors"],
     )
     del info["image_ignored"]  # said only where it is true
     assert json.loads(json.dumps(stage.to_wire())) == info

@@ -39,6 +39,8 @@ FULL = StageResult(
     image="i",
     image_digest="sha256:0",
     image_ignored=True,
+    results={"score": 1.5, "max_score": None, "tests": []},
+    results_errors=[{"path": "$", "message": "é"}],
 )
 
 

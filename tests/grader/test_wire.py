@@ -18,7 +18,7 @@ def job(**stage: Any) -> dict[str, Any]:
 
 
 def test_what_is_left_out_or_null_has_its_default() -> None:
-    names = ("env", "entry_point", "host_name", "timeout", "memory", "cpus", "pids", "logs", "user", "privileged")
+    names = ("env", "entry_point", "host_name", "timeout", "memory", "cpus", "pids", "logs", "user", "results")
     assert parse_job(job()).stages == [Stage(image="i")]
     assert parse_job(job(**dict.fromkeys(names))).stages == [Stage(image="i")]
 
@@ -64,6 +64,7 @@ def test_an_older_api_sends_no_attempt() -> None:
         ({"cpus": 0}, "cpus"),
         ({"pids": "many"}, "pids"),
         ({"privileged": 1}, "privileged"),
+        ({"results": "yes"}, "results"),
     ],
 )
 def test_a_job_that_cannot_be_run_is_named_with_the_place_of_its_fault(stage: dict[str, Any], where: str) -> None:
@@ -83,6 +84,12 @@ def test_stages_that_are_none(stages: object) -> None:
 def test_a_roster_that_is_none(students: object) -> None:
     with pytest.raises(UnusableJob):
         parse_job(job() | {"students": students})
+
+
+@pytest.mark.parametrize("student_jobs", [{}, "x", [7], [], [{}, {}]])
+def test_student_jobs_that_are_not_the_rosters(student_jobs: object) -> None:
+    with pytest.raises(UnusableJob, match="student_jobs"):
+        parse_job(job() | {"students": [{}], "student_jobs": student_jobs})
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import stat
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,6 +157,7 @@ class ScriptedRuntime:
     def __init__(self) -> None:
         self.seen: list[tuple[int, list[str]]] = []
         self.roster: object = None
+        self.jobs: object = None
 
     async def run_stage(self, stage: Stage, place: Place) -> StageResult:
         self._look(place)
@@ -168,6 +171,8 @@ class ScriptedRuntime:
         self.seen.append((place.stage, names))
         if "roster.json" in names:
             self.roster = json.loads((place.directory / "roster.json").read_bytes())
+        if "jobs.json" in names:
+            self.jobs = json.loads((place.directory / "jobs.json").read_bytes())
         (place.directory / f"of-stage-{place.stage}").touch()
 
     async def open(self) -> str:
@@ -202,6 +207,18 @@ async def test_the_roster_is_there_before_the_first_stage(directory: WorkDirecto
     await JobRunner(runtime, directory).run(job("ok", students=students))
     assert runtime.seen == [(0, ["roster.json"])]
     assert runtime.roster == students
+
+
+async def test_post_processing_finds_how_each_students_job_ended(directory: WorkDirectory) -> None:
+    runtime = ScriptedRuntime()
+    ended: list[dict[str, Any]] = [{"state": "succeeded", "score": 7.5}, {"state": "failed", "score": None}]
+    given = dataclasses.replace(job("ok", students=[{"NET_ID": "ada1"}, {"NET_ID": "bob2"}]), student_jobs=ended)
+    await JobRunner(runtime, directory).run(given)
+    assert runtime.seen == [(0, ["jobs.json", "roster.json"])]
+    assert runtime.jobs == [
+        {"student": {"NET_ID": "ada1"}, "state": "succeeded", "score": 7.5},
+        {"student": {"NET_ID": "bob2"}, "state": "failed", "score": None},
+    ]
 
 
 async def test_an_empty_roster_is_a_roster(directory: WorkDirectory) -> None:

@@ -36,7 +36,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     # What comes in and what goes out.
     "broadway_api.json_body": ("broadway_api.errors",),
     "broadway_api.schemas": ("broadway_api.domain", "broadway_api.errors", "broadway_api.policy"),
-    "broadway_api.wire": ("broadway_api.domain", "broadway_api.runconfig"),
+    "broadway_api.results": ("broadway_api.errors", "broadway_api.schemas"),
+    "broadway_api.wire": ("broadway_api.domain", "broadway_api.results", "broadway_api.runconfig"),
     "broadway_api.intake": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
         *("broadway_api.environment", "broadway_api.bounds", "broadway_api.runconfig"),
@@ -56,13 +57,14 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.runs": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.lifecycle"),
         *("broadway_api.intake", "broadway_api.events", "broadway_api.settling", "broadway_api.known_runs"),
-        "broadway_api.store.port",
+        *("broadway_api.all_jobs", "broadway_api.store.port"),
     ),
     "broadway_api.fleet": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
-        *("broadway_api.lifecycle", "broadway_api.environment"),
+        *("broadway_api.lifecycle", "broadway_api.environment", "broadway_api.all_jobs"),
         *("broadway_api.events", "broadway_api.settling", "broadway_api.known_runs", "broadway_api.store.port"),
     ),
+    "broadway_api.all_jobs": ("broadway_api.domain", "broadway_api.store.port"),
     "broadway_api.known_runs": ("broadway_api.domain", "broadway_api.store.port"),
     "broadway_api.settling": (
         *("broadway_api.errors", "broadway_api.lifecycle", "broadway_api.events", "broadway_api.store.port"),
@@ -79,7 +81,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     # What routes take and answer, in OpenAPI's words.
     "broadway_api.openapi*": (
-        *("broadway_api.domain", "broadway_api.policy", "broadway_api.schemas", "broadway_api.openapi*"),
+        *("broadway_api.domain", "broadway_api.policy", "broadway_api.schemas", "broadway_api.results"),
+        "broadway_api.openapi*",
     ),
     "broadway_api.app": (
         *("broadway_api.auth", "broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),

@@ -39,6 +39,7 @@ STAGE_FAULTS: dict[str, list[Any]] = {
     "user": ["", "a:b:c", "-1", 1000, "a b", ":1"],
     "working_dir": ["", "job", "/a\0", 7],
     "privileged": [True, "false", 0],
+    "results": ["true", 1, None],
     "colour": [1],
 }
 
@@ -72,10 +73,22 @@ def test_a_bad_stage_is_refused_with_the_place(field: str, value: Any) -> None:
         ("working_dir", "/"),
         ("env", {"_a1": "$$x", "B": 1.5, "C": False, "D": ""}),
         ("privileged", False),
+        ("results", True),
     ],
 )
 def test_a_good_stage_is_taken(field: str, value: Any) -> None:
     RunConfigValidator(Policy()).check(with_stage(**{field: value}))
+
+
+def test_at_most_one_stage_of_a_pipeline_has_results() -> None:
+    plain, graded = {"image": "i"}, {"image": "i", "results": True}
+    both = {
+        "student_pipeline": [plain, graded, plain],
+        "post_processing_pipeline": [graded, graded | {"results": False}],
+    }
+    RunConfigValidator(Policy()).check(VALID | both)
+    found = faults_of(VALID | {"student_pipeline": [graded, plain, graded]})
+    assert found == {"$.student_pipeline": "more than one stage has results; which of them is the grade?"}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadway_api import wire
-from broadway_api.domain import Attempt, Job, JobState, JobType, Reason, Run, RunConfig, RunState, RunSummary, Stage
+from broadway_api.domain import (
+    Attempt,
+    Job,
+    JobState,
+    JobType,
+    Reason,
+    Result,
+    Run,
+    RunConfig,
+    RunState,
+    RunSummary,
+    Stage,
+)
+from broadway_api.results import MAX_BYTES
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
@@ -194,3 +207,52 @@ def test_a_log_names_the_attempt_that_printed_it() -> None:
     attempts = (attempt(1, Reason.RUNTIME_ERROR, reported=True), attempt(2, Reason.WORKER_LOST, reported=False))
     assert wire.logs_to_json(replace(JOB, attempt=2, attempts=attempts), [])["attempt"] == 1
     assert wire.logs_to_json(JOB, [])["attempt"] is None
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+RESULTS = sample("result_request")["info"][1]["results"]
+
+
+def reported(*infos: dict[str, Any], success: bool = True) -> Result:
+    return wire.result_from_json({"success": success, "info": list(infos)})
+
+
+def test_results_are_kept_apart_from_the_info() -> None:
+    result = reported({"exit_code": 0}, {"exit_code": 0, "results": RESULTS})
+    assert (result.success, result.results) == (True, RESULTS)
+    assert result.info == ({"exit_code": 0}, {"exit_code": 0})
+
+
+@pytest.mark.parametrize(
+    ("results", "path"),
+    [
+        ({}, "$"),
+        (RESULTS | {"score": None}, "$.score"),
+        (RESULTS | {"score": 1e14}, "$.score"),
+        (RESULTS | {"tests": [{"score": 1}]}, "$.tests[0]"),
+        (RESULTS | {"colour": 1}, "$"),
+        (RESULTS | {"output": "x" * MAX_BYTES}, "$"),
+    ],
+)
+def test_a_success_with_results_that_are_none_is_the_workers_fault(results: dict[str, Any], path: str) -> None:
+    result = reported({"exit_code": 0, "results": results})
+    assert (result.success, result.reason, result.results) == (False, Reason.RUNTIME_ERROR, None)
+    assert {fault["path"] for fault in result.info[0]["results_errors"]} == {path}
+    assert reported({"reason": "timeout", "results": results}, success=False).reason is Reason.TIMEOUT
+
+
+def test_what_a_worker_says_is_wrong_with_results_is_kept_within_bounds() -> None:
+    long = {"path": "$." + "x" * 5_000, "message": "y" * 5_000, "more": 1}
+    result = reported({"results_errors": [long, 7] + [long] * 50, "junk": "z" * 1_000_000}, success=False)
+    assert result.info[0]["info_truncated"]
+    kept = result.info[0]["results_errors"]
+    assert len(kept) == 19
+    assert {(len(fault["path"]), len(fault["message"])) for fault in kept} == {(500, 500)}
+
+
+@given(success=st.booleans(), results=anything, errors=anything)
+def test_any_results_are_taken_or_refused_within_the_info(success: bool, results: Any, errors: Any) -> None:
+    result = reported({"results": results, "results_errors": errors}, success=success)
+    assert (result.reason is None) == result.success
+    assert result.results is None or result.results["score"] is not None
