@@ -225,6 +225,8 @@ class Worker:
     draining: bool = False  # gets no new jobs, at staff's wish
     strikes: int = 0  # infrastructure faults since the last job that ended otherwise
     quarantined_until: datetime | None = None  # gets no new jobs; after that time one at a time, as a probe
+    name: str | None = None  # the id that it chose itself, in the course protocol; no two at a time have one
+    asked_at: datetime | None = None  # when it last asked for work
     owner: str | None = None  # whose worker tokens may speak for it; None: the operator's only
 
 

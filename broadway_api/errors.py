@@ -11,10 +11,12 @@
     │   ├── IdempotencyMismatch     a key used again for something else
     │   ├── ClaimLost               the job is not, or no longer, this worker's
     │   ├── UnknownWorker           it must register again
+    │   ├── WorkerNameTaken         another registration has the id that a worker chose
     │   ├── DirectoryFull           too many courses and tokens
     │   └── NotFound
     │       ├── RunNotFound
     │       ├── JobNotFound
+    │       ├── AssignmentNotFound
     │       ├── CourseNotFound
     │       └── TokenNotFound
     └── StoreError                  ours
@@ -135,6 +137,14 @@ class UnknownWorker(Rejected):
         super().__init__(f"{which}; register (again) with POST /api/v1/worker_register")
 
 
+class WorkerNameTaken(Rejected):
+    """Another registration has the id that the worker chose."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"worker id '{name}' already exists")
+
+
 class NotFound(Rejected):
     """There is no such thing."""
 
@@ -153,6 +163,15 @@ class JobNotFound(NotFound):
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
         super().__init__(f"there is no grading job {job_id}")
+
+
+class AssignmentNotFound(NotFound):
+    """The course has no configuration of this name."""
+
+    def __init__(self, course: str, name: str) -> None:
+        self.course = course
+        self.name = name
+        super().__init__("assignment configuration not found")
 
 
 class CourseNotFound(NotFound):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Self
 
+from broadway_api.store.mongo_assignments import MongoAssignments
 from broadway_api.store.mongo_directory import MongoDirectory
 from broadway_api.store.mongo_documents import INDEXES, SCHEMA_VERSION
 from broadway_api.store.mongo_engine import MongoEngine, translate_errors
@@ -18,7 +19,7 @@ from broadway_api.store.mongo_workers import MongoWorkers
 
 
 @translate_errors
-class MongoStore(MongoRuns, MongoWorkers, MongoJobs, MongoDirectory):
+class MongoStore(MongoRuns, MongoWorkers, MongoJobs, MongoDirectory, MongoAssignments):
     """A store in the database that `url` names."""
 
     def __init__(self, url: str) -> None:

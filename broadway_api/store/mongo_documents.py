@@ -10,6 +10,7 @@ MongoDB would read as operators.
 | `jobs` | a job; `ended` repeats what `state` says, so that a live job never moves within the index that finds it |
 | `logs` | a piece of a stage's output, see `mongo_logs` |
 | `workers` | a worker |
+| `assignments` | a course's configuration of an assignment |
 | `courses` | a course's place in the queue: the last rank it was given |
 | `meta` | `schema`: this schema's version; `queue`: the queue's virtual time; `ping`: the last test of writing;
   `bell`: rung when jobs were queued; `directory`: all courses and tokens |
@@ -83,6 +84,11 @@ INDEXES = {
         IndexModel(
             [("run_id", ASCENDING), ("type", ASCENDING), ("state", ASCENDING), ("reason", ASCENDING)], name=BY_STATE
         ),
+    ],
+    "workers": [
+        IndexModel(
+            [("name", ASCENDING)], name="by_name", unique=True, partialFilterExpression={"name": {"$type": "string"}}
+        )
     ],
     "logs": [
         IndexModel(
@@ -200,6 +206,8 @@ def worker_to_document(worker: Worker) -> Document:
         "draining": worker.draining,
         "strikes": worker.strikes,
         "quarantined_until": worker.quarantined_until,
+        "name": worker.name,
+        "asked_at": worker.asked_at,
         "owner": worker.owner,
     }
 
@@ -218,7 +226,10 @@ def worker_from_document(document: Document) -> Worker:
         draining=document["draining"],
         strikes=document["strikes"],
         quarantined_until=document["quarantined_until"],
-        owner=document.get("owner"),  # none in what an earlier release wrote
+        # None of these is in what an earlier release wrote.
+        name=document.get("name"),
+        asked_at=document.get("asked_at"),
+        owner=document.get("owner"),
     )
 
 

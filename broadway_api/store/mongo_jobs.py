@@ -24,7 +24,7 @@ class MongoJobs(MongoPart):
     async def claim_jobs(
         self, worker_id: str, n: int, now: datetime, lease: timedelta, *, holding: Sequence[str] = ()
     ) -> list[Job]:
-        worker = await self._see(worker_id, now)
+        worker = await self._see(worker_id, now, asked=True)
         claimed = await self._hand_out_again(worker_id, n, now + lease, holding)
         wanted = lifecycle.new_jobs_allowed(worker, n - len(claimed), len(claimed) + len(holding), now)
         for_others = {"avoid_worker_id": worker_id, "avoid_until": {"$gt": now}}

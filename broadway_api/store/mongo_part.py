@@ -27,15 +27,18 @@ class MongoPart:
         self._runs = engine.collection("runs")
         self._jobs = engine.collection("jobs")
         self._workers = engine.collection("workers")
+        self._assignments = engine.collection("assignments")
         self._meta = engine.collection("meta")
         self._logs = MongoLogs(engine.collection("logs"))
         self._bell = MongoBell(engine)
         self._ranks = MongoRanks(self._jobs, engine.collection("courses"), self._meta)
 
-    async def _see(self, worker_id: str, now: datetime) -> Worker:
+    async def _see(self, worker_id: str, now: datetime, *, asked: bool = False) -> Worker:
         """Note that the worker was heard of; a clock that was set back does not make it look silent."""
         seen = await self._workers.find_one_and_update(
-            {"_id": worker_id}, {"$max": {"last_seen": now}}, return_document=ReturnDocument.AFTER
+            {"_id": worker_id},
+            {"$max": {"last_seen": now}} | ({"$set": {"asked_at": now}} if asked else {}),
+            return_document=ReturnDocument.AFTER,
         )
         if seen is None:
             raise UnknownWorker(worker_id)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from pymongo.errors import DuplicateKeyError
+
 from broadway_api import lifecycle
-from broadway_api.domain import Claim, JobState, LostJob, Worker
-from broadway_api.errors import UnknownWorker
+from broadway_api.domain import Claim, Job, JobState, LostJob, Worker
+from broadway_api.errors import UnknownWorker, WorkerNameTaken
 from broadway_api.store.mongo_documents import HELD, job_from_document, worker_from_document, worker_to_document
 from broadway_api.store.mongo_engine import Document, translate_errors
 from broadway_api.store.mongo_part import BLAMELESS, MongoPart, exists
@@ -18,7 +20,12 @@ class MongoWorkers(MongoPart):
     """Workers: admitted, heard of, kept from work, forgotten."""
 
     async def register_worker(self, worker: Worker) -> None:
-        await self._workers.replace_one({"_id": worker.id}, worker_to_document(worker), upsert=True)
+        try:
+            await self._workers.replace_one({"_id": worker.id}, worker_to_document(worker), upsert=True)
+        except DuplicateKeyError:
+            if worker.name is None:
+                raise
+            raise WorkerNameTaken(worker.name) from None
 
     async def heartbeat(
         self, worker_id: str, running: Sequence[Claim] | None, now: datetime, lease: timedelta
@@ -51,6 +58,16 @@ class MongoWorkers(MongoPart):
         if document is None:
             raise UnknownWorker(worker_id)
         return worker_from_document(document)
+
+    async def worker_named(self, name: str) -> Worker:
+        document = await self._workers.find_one({"name": name})
+        if document is None:
+            raise UnknownWorker(name)
+        return worker_from_document(document)
+
+    async def held_jobs(self, worker_id: str) -> list[Job]:
+        held = self._jobs.find({"worker_id": worker_id, "state": JobState.RUNNING}, hint=HELD)
+        return [job_from_document(document) async for document in held.sort([("started_at", 1), ("_id", 1)])]
 
     async def set_draining(self, worker_id: str, draining: bool) -> None:
         fields = {"draining": draining} | ({} if draining else BLAMELESS)

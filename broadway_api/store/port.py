@@ -168,7 +168,7 @@ class Store(Protocol):
     # --- workers ------------------------------------------------------------------------------------------------
 
     async def register_worker(self, worker: Worker) -> None:
-        """Keep a new worker."""
+        """Keep a new worker. Raises WorkerNameTaken if it has a name that another one has."""
         ...
 
     async def heartbeat(
@@ -195,6 +195,14 @@ class Store(Protocol):
         """Raises UnknownWorker; so do deregistered ones."""
         ...
 
+    async def worker_named(self, name: str) -> Worker:
+        """The one worker that has this name. Raises UnknownWorker."""
+        ...
+
+    async def held_jobs(self, worker_id: str) -> list[Job]:
+        """What the worker holds, in the order in which it got them. An unknown worker holds nothing."""
+        ...
+
     async def set_draining(self, worker_id: str, draining: bool) -> None:
         """Whether the worker gets no new jobs; False also ends a quarantine. Raises UnknownWorker."""
         ...
@@ -219,7 +227,7 @@ class Store(Protocol):
     async def claim_jobs(
         self, worker_id: str, n: int, now: datetime, lease: timedelta, *, holding: Sequence[str] = ()
     ) -> list[Job]:
-        """Hand up to `n` jobs to the worker and note that it was seen. Raises UnknownWorker.
+        """Hand up to `n` jobs to the worker and note that it was seen, and asked. Raises UnknownWorker.
 
         First those it holds already and did not name in `holding` (the answer that gave them got lost), unchanged
         but for a new lease; then queued jobs, by (rank, id): `running`, `attempt` + 1, a lease. Each job goes to one
@@ -267,6 +275,16 @@ class Store(Protocol):
 
     async def queue_depth(self, limit: int | None = None) -> int:
         """How many jobs are queued; with a limit (1 or more) no more than that are counted."""
+        ...
+
+    # --- assignments --------------------------------------------------------------------------------------------
+
+    async def put_assignment(self, course: str, name: str, config: Mapping[str, Any]) -> None:
+        """Keep a course's configuration of an assignment, in place of the one it had."""
+        ...
+
+    async def assignment(self, course: str, name: str) -> dict[str, Any]:
+        """The configuration as it was put. Raises AssignmentNotFound."""
         ...
 
     # --- courses and tokens -------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from broadway_api.store.sqlite_assignments import SqliteAssignments
 from broadway_api.store.sqlite_directory import SqliteDirectory
 from broadway_api.store.sqlite_engine import SqliteEngine
 from broadway_api.store.sqlite_jobs import SqliteJobs
@@ -18,7 +19,7 @@ from broadway_api.store.sqlite_schema import VERSIONS
 from broadway_api.store.sqlite_workers import SqliteWorkers
 
 
-class SqliteStore(SqliteRuns, SqliteWorkers, SqliteJobs, SqliteDirectory):
+class SqliteStore(SqliteRuns, SqliteWorkers, SqliteJobs, SqliteDirectory, SqliteAssignments):
     """A store in the file `path`, made with its directory if it is not there."""
 
     def __init__(self, path: Path) -> None:

@@ -32,7 +32,7 @@ class SqliteJobs(SqlitePart):
         self, worker_id: str, n: int, now: datetime, lease: timedelta, *, holding: Sequence[str] = ()
     ) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
-            see_worker(db, worker_id, now)
+            see_worker(db, worker_id, now, asked=True)
             until = to_millis(now + lease)
             unanswered = db.execute(
                 "SELECT id FROM jobs WHERE worker_id = ? AND state = 'running'"

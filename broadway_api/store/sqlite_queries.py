@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from broadway_api.domain import Job, LostJob, Run, Worker
@@ -60,14 +60,14 @@ def any_job(db: sqlite3.Connection, condition: str, values: Sequence[object]) ->
     return bool(row[0])
 
 
-def marks(values: Sequence[object]) -> str:
+def marks(values: Collection[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def see_worker(db: sqlite3.Connection, worker_id: str, now: datetime) -> None:
+def see_worker(db: sqlite3.Connection, worker_id: str, now: datetime, *, asked: bool = False) -> None:
     """Note that the worker was heard of; a clock that was set back does not make it look silent."""
-    seen = "UPDATE workers SET last_seen = max(last_seen, ?) WHERE id = ?"
-    if not db.execute(seen, (to_millis(now), worker_id)).rowcount:
+    seen = "UPDATE workers SET last_seen = max(last_seen, ?1), asked_at = iif(?3, ?1, asked_at) WHERE id = ?2"
+    if not db.execute(seen, (to_millis(now), worker_id, asked)).rowcount:
         raise UnknownWorker(worker_id)
 
 

@@ -101,9 +101,22 @@ ALTER TABLE jobs ADD COLUMN max_score;
 ALTER TABLE jobs ADD COLUMN results TEXT;
 """
 
+# Workers that choose their ids themselves, and assignments, both of the course protocol.
+_VERSION_4 = """
+ALTER TABLE workers ADD COLUMN name TEXT;
+ALTER TABLE workers ADD COLUMN asked_at INTEGER;
+CREATE UNIQUE INDEX workers_by_name ON workers (name) WHERE name IS NOT NULL;
+CREATE TABLE assignments (
+    course TEXT NOT NULL,
+    name TEXT NOT NULL,
+    config TEXT NOT NULL,
+    PRIMARY KEY (course, name)
+);
+"""
+
 #: Each makes a version of the schema out of the one before, the first out of an empty file; what was released is never
 #: changed. One statement ends with a semicolon and a line feed.
-VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
+VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 
 _SHORT_COLUMNS = (
     "id, run_id, type, seq, student, state, reason, attempt, attempt_limit, worker_id, lease_expires_at,"
@@ -170,6 +183,8 @@ def worker_from_row(row: sqlite3.Row) -> Worker:
         draining=bool(row["draining"]),
         strikes=row["strikes"],
         quarantined_until=_time(row["quarantined_until"]),
+        name=row["name"],
+        asked_at=_time(row["asked_at"]),
         owner=row["owner"],
     )
 

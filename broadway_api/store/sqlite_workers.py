@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from broadway_api import lifecycle
-from broadway_api.domain import Claim, LostJob, Worker
-from broadway_api.errors import UnknownWorker
+from broadway_api.domain import Claim, Job, LostJob, Worker
+from broadway_api.errors import UnknownWorker, WorkerNameTaken
 from broadway_api.store import records
 from broadway_api.store.records import to_millis
-from broadway_api.store.sqlite_queries import SqlitePart, clear_worker, read_jobs, read_worker, see_worker, take_back
+from broadway_api.store.sqlite_queries import (
+    SqlitePart,
+    clear_worker,
+    marks,
+    read_jobs,
+    read_worker,
+    see_worker,
+    take_back,
+)
 from broadway_api.store.sqlite_schema import optional_millis, worker_from_row
 
 
@@ -19,30 +27,33 @@ class SqliteWorkers(SqlitePart):
     """Workers: admitted, heard of, kept from work, forgotten."""
 
     async def register_worker(self, worker: Worker) -> None:
-        await self._write(
-            lambda db: (
-                db.execute(
-                    "INSERT INTO workers (id, hostname, slots, runtime, version, labels, registered_at, last_seen,"
-                    " jobs_processed, draining, strikes, quarantined_until, owner)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        worker.id,
-                        worker.hostname,
-                        worker.slots,
-                        worker.runtime,
-                        worker.version,
-                        records.to_text(dict(worker.labels)),
-                        to_millis(worker.registered_at),
-                        to_millis(worker.last_seen),
-                        worker.jobs_processed,
-                        worker.draining,
-                        worker.strikes,
-                        optional_millis(worker.quarantined_until),
-                        worker.owner,
-                    ),
-                ).rowcount
-            )
-        )
+        columns = {
+            "id": worker.id,
+            "hostname": worker.hostname,
+            "slots": worker.slots,
+            "runtime": worker.runtime,
+            "version": worker.version,
+            "labels": records.to_text(dict(worker.labels)),
+            "registered_at": to_millis(worker.registered_at),
+            "last_seen": to_millis(worker.last_seen),
+            "jobs_processed": worker.jobs_processed,
+            "draining": worker.draining,
+            "strikes": worker.strikes,
+            "quarantined_until": optional_millis(worker.quarantined_until),
+            "name": worker.name,
+            "asked_at": optional_millis(worker.asked_at),
+            "owner": worker.owner,
+        }
+
+        def work(db: sqlite3.Connection) -> None:
+            if (
+                worker.name is not None
+                and db.execute("SELECT 1 FROM workers WHERE name = ?", (worker.name,)).fetchone()
+            ):
+                raise WorkerNameTaken(worker.name)
+            db.execute(f"INSERT INTO workers ({', '.join(columns)}) VALUES ({marks(columns)})", tuple(columns.values()))
+
+        await self._write(work)
 
     async def heartbeat(
         self, worker_id: str, running: Sequence[Claim] | None, now: datetime, lease: timedelta
@@ -77,6 +88,19 @@ class SqliteWorkers(SqlitePart):
 
     async def worker(self, worker_id: str) -> Worker:
         return await self._read(lambda db: read_worker(db, worker_id))
+
+    async def worker_named(self, name: str) -> Worker:
+        def work(db: sqlite3.Connection) -> Worker:
+            row = db.execute("SELECT * FROM workers WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                raise UnknownWorker(name)
+            return worker_from_row(row)
+
+        return await self._read(work)
+
+    async def held_jobs(self, worker_id: str) -> list[Job]:
+        which = "WHERE worker_id = ? AND state = 'running' ORDER BY started_at, id"
+        return await self._read(lambda db: read_jobs(db, which, (worker_id,)))
 
     async def set_draining(self, worker_id: str, draining: bool) -> None:
         def work(db: sqlite3.Connection) -> None:
