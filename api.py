@@ -17,6 +17,7 @@ from broadway_api import __version__
 from broadway_api.app import HttpLimits
 from broadway_api.errors import StoreError
 from broadway_api.policy import Policy
+from broadway_api.secret_box import SecretBox, open_key_file
 from broadway_api.server import serve
 from broadway_api.store import open_store
 from config import QUEUE_EMPTY_CODE, ApiConfig, check_token
@@ -63,7 +64,14 @@ async def run(config: ApiConfig, token: str) -> int:
     async with open_store(config.store_url) as store:
         try:
             serving = serve(
-                store, policy_of(config), token=token, bind=config.bind, port=config.port, limits=limits, tls=tls
+                store,
+                policy_of(config),
+                secret_box_of(config),
+                token=token,
+                bind=config.bind,
+                port=config.port,
+                limits=limits,
+                tls=tls,
             )
             async with serving as running:
                 scheme = "https" if tls else "http"
@@ -98,6 +106,13 @@ def policy_of(config: ApiConfig) -> Policy:
         allow_root=config.allow_root,
         allowed_images=config.image_patterns,
     )
+
+
+def secret_box_of(config: ApiConfig) -> SecretBox:
+    """The keys of the options; without one, a key in the data directory, made if it is not there."""
+    if config.secret_key_file:
+        return open_key_file(Path(config.secret_key_file), make=False)
+    return open_key_file(Path(config.data_dir) / "secret_key", make=True)
 
 
 def cluster_token(config: ApiConfig) -> str:

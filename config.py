@@ -116,6 +116,11 @@ class ApiConfig(Options):
         "", "where runs are kept: sqlite:///<file> or mongodb://…; empty: sqlite:///<data dir>/broadway.db"
     )
     data_dir: str = option("data", "directory of the embedded store, the made token and the logs")
+    secret_key_file: str = option(
+        "",
+        "file of the keys that courses' secrets are sealed with, one a line, the first for new ones; all APIs of a\n"
+        "store need the same. None given: a key is made at the first start and kept in <data dir>/secret_key",
+    )
     heartbeat_interval: int = option(10, "seconds between the heartbeats that workers are asked for")
     lease_seconds: int = option(
         0,

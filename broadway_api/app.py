@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tornado.web import Application
 
 from broadway_api.auth import ClusterToken
-from broadway_api.handlers import courses, documentation, operations, workers
+from broadway_api.handlers import courses, documentation, operations, secrets, workers
 from broadway_api.handlers.base import OpenRequests, UnknownPathHandler, log_request
 from broadway_api.loop_monitor import LoopMonitor
 from broadway_api.openapi.document import document
@@ -44,7 +44,7 @@ def make_app(
         "body_stall_seconds": limits.body_stall_seconds,
         "queue_empty_code": limits.queue_empty_code,
     }
-    routes = [*courses.routes, *workers.routes, *operations.routes, *documentation.routes]
+    routes = [*courses.routes, *secrets.routes, *workers.routes, *operations.routes, *documentation.routes]
     description = document(Context(policy=service.policy, queue_empty_code=limits.queue_empty_code))
     return Application(
         [(path, handler, shared) for path, handler in routes],

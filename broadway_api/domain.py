@@ -230,6 +230,16 @@ class Worker:
     owner: str | None = None  # whose worker tokens may speak for it; None: the operator's only
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SealedSecret:
+    """A course's secret as the store keeps it: of no use without the API's key."""
+
+    course: str
+    name: str
+    sealed: str = field(repr=False)
+    changed_at: datetime
+
+
 class WorkerState(StrEnum):
     """What a worker is up to, as far as the API knows; the first that fits."""
 

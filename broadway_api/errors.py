@@ -17,13 +17,16 @@
     │       ├── RunNotFound
     │       ├── JobNotFound
     │       ├── AssignmentNotFound
+    │       ├── SecretNotFound
     │       ├── CourseNotFound
     │       └── TokenNotFound
     └── StoreError                  ours
         ├── StoreUnavailable        passing: try again
         ├── StoreInUse              another process has the file
         ├── StoreUrlInvalid
-        └── SchemaTooNew            written by a later release
+        ├── SchemaTooNew            written by a later release
+        ├── SecretKeyInvalid        the key file cannot be used
+        └── SecretKeyMismatch       the key does not open what the store has
 
 An error holds its facts as attributes and builds its own message.
 """
@@ -174,6 +177,14 @@ class AssignmentNotFound(NotFound):
         super().__init__("assignment configuration not found")
 
 
+class SecretNotFound(NotFound):
+    """The course has no secret of this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"there is no secret {name[:100]}")
+
+
 class CourseNotFound(NotFound):
     """No course has this id, or it is not the asking one's business."""
 
@@ -238,4 +249,24 @@ class SchemaTooNew(StoreError):
         self.known = known
         super().__init__(
             f"the store has schema version {found}, this release knows versions up to {known}: upgrade Broadway"
+        )
+
+
+class SecretKeyInvalid(StoreError):
+    """The file of the keys that secrets are sealed with cannot be used."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(f"the keys of secrets cannot be read from {path}: {problem}")
+
+
+class SecretKeyMismatch(StoreError):
+    """A secret was sealed with a key that this API does not have."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"this API's keys do not open the secret {name}: give all APIs of a store the same --secret-key-file, the"
+            " one that the secrets were set with (or delete the secrets and set them anew)"
         )

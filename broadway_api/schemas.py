@@ -105,6 +105,14 @@ RETRY: Schema = {
     "additionalProperties": False,
 }
 
+SECRET: Schema = {
+    "title": "Secret",
+    "type": "object",
+    "required": ["value"],
+    "properties": {"value": {"type": "string", "minLength": 4, "maxLength": 16_384, "writeOnly": True}},
+    "additionalProperties": False,
+}
+
 #: Open to more fields, here and in `info`: graders of other releases have them.
 RESULT: Schema = {
     "title": "JobResult",
@@ -201,10 +209,16 @@ def run_config_schema(policy: Policy) -> Schema:
 
 
 class Validator:
-    """A schema compiled once; `options`: the operator's that set some of its limits, by the end of their place."""
+    """A schema compiled once.
 
-    def __init__(self, schema: Schema, *, options: Mapping[tuple[str, str], str] | None = None) -> None:
-        self._compiled = jsonschema_rs.Draft202012Validator(schema)
+    `options`: the operator's that set some of its limits, by the end of their place; `mask`: what messages say instead
+    of the values, where those are secret.
+    """
+
+    def __init__(
+        self, schema: Schema, *, options: Mapping[tuple[str, str], str] | None = None, mask: str | None = None
+    ) -> None:
+        self._compiled = jsonschema_rs.Draft202012Validator(schema, mask=mask)
         self._options = options or {}
 
     def faults(self, value: Any, *, at: Sequence[str | int] = ()) -> Iterator[Fault]:

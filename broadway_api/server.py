@@ -19,6 +19,7 @@ from broadway_api.events import listen_for_jobs, watch_queue
 from broadway_api.handlers.base import OpenRequests
 from broadway_api.loop_monitor import LoopMonitor
 from broadway_api.policy import Policy
+from broadway_api.secret_box import SecretBox
 from broadway_api.service import Service
 from broadway_api.store.port import Store
 from broadway_api.supervision import end_all, supervise
@@ -48,6 +49,7 @@ class Running:
 async def serve(
     store: Store,
     policy: Policy,
+    secret_box: SecretBox,
     *,
     token: str,
     bind: str,
@@ -55,10 +57,14 @@ async def serve(
     limits: HttpLimits,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Running]:
-    """Serve an open store until the block is left; then answer what is in flight. Raises OSError if it cannot bind."""
+    """Serve an open store until the block is left; then answer what is in flight.
+
+    Raises OSError if it cannot bind, SecretKeyMismatch if `secret_box` does not open the store's secrets.
+    """
     clock = StoreClock(store.time)
     await clock.synchronize()
-    service = Service(store, policy, clock=clock.now)
+    service = Service(store, policy, secret_box, clock=clock.now)
+    await service.vault.check_key()
     sweeper = Sweeper(store, service.settler, service.wake_ups, policy, clock)
     monitor, requests = LoopMonitor(), OpenRequests()
     app = make_app(service, token=token, monitor=monitor, requests=requests, limits=limits)

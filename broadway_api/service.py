@@ -11,15 +11,20 @@ from broadway_api.fleet import Fleet
 from broadway_api.known_runs import KnownRuns
 from broadway_api.policy import Policy
 from broadway_api.runs import Runs
+from broadway_api.secret_box import SecretBox
 from broadway_api.settling import Settler
 from broadway_api.store.port import Store
+from broadway_api.vault import Vault
 
 
 class Service:
     """The use cases by who asks for them, and what they share. Workers' clocks decide nothing."""
 
-    def __init__(self, store: Store, policy: Policy, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, store: Store, policy: Policy, secret_box: SecretBox, *, clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self.policy = policy
+        self.vault = Vault(store, secret_box, clock)
         self.wake_ups = WakeUps()
         self.settler = Settler(store, self.wake_ups, clock)
         self._store = store

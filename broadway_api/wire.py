@@ -238,6 +238,11 @@ def logs_to_json(job: Job, logs: Sequence[StageLog]) -> Json:
     }
 
 
+def secret_to_json(name: str, changed_at: datetime) -> Json:
+    """A secret as far as anybody is shown it."""
+    return {"name": name, "changed_at": timestamp(changed_at)}
+
+
 def worker_to_json(worker: Worker, running: Sequence[str], state: WorkerState) -> Json:
     """A worker as the list shows it."""
     return {

@@ -23,6 +23,7 @@ from broadway_api.errors import (
     NotFound,
     NotJson,
     Rejected,
+    StoreError,
     StoreUnavailable,
     UnknownWorker,
 )
@@ -39,7 +40,7 @@ STATUS_CODES: tuple[tuple[type[Exception], int], ...] = (
     (ClaimLost, 409),
     (IdempotencyMismatch, 422),
     (Rejected, 400),
-    (StoreUnavailable, 503),
+    (StoreError, 503),
 )
 
 #: Seconds after which a client may try again when the store could not be reached.
@@ -258,7 +259,7 @@ class ApiHandler(RequestHandler):
             self.fail(status_code, self._message(status_code, error), **_facts(error))
         else:
             self.set_status(status_code)
-            known = str(error) if isinstance(error, StoreUnavailable) else "internal error; the API's log says more"
+            known = str(error) if isinstance(error, StoreError) else "internal error; the API's log says more"
             self.finish({"status": "error", "message": known})
 
     def _methods(self) -> list[str]:
@@ -280,7 +281,7 @@ class ApiHandler(RequestHandler):
     def log_exception(self, *exc_info: Any) -> None:
         """A traceback only for what nobody foresaw."""
         error = exc_info[1]
-        if isinstance(error, StoreUnavailable):
+        if isinstance(error, StoreError):
             logger.warning("%s %s: %s", self.request.method, self.request.path, error)
         elif not isinstance(error, Rejected | HTTPError):
             logger.error("%s %s", self.request.method, self.request.path, exc_info=exc_info)

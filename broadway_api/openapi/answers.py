@@ -223,3 +223,8 @@ CLAIMED_JOB = shape(
 CLAIMED_JOBS = shape("ClaimedJobs", {"jobs": list_of(CLAIMED_JOB)})
 
 HEALTH = shape("Health", {"loop_lag_seconds": {"type": "number", "minimum": 0}, "store": {"const": "ok"}})
+
+SECRET_CHANGED = shape("SecretChanged", {"name": TEXT, "changed_at": TIME})
+SECRET_LIST = shape("SecretList", {"secrets": list_of(SECRET_CHANGED)})
+SECRET_DELETED = shape("SecretDeleted", {"name": TEXT})
+SECRETS_RESEALED = shape("SecretsResealed", {"secrets": COUNT})

@@ -7,18 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from broadway_api import __version__
-from broadway_api.openapi import courses, operations, workers
+from broadway_api.openapi import courses, operations, secrets, workers
 from broadway_api.openapi.model import Access, Answer, Context, Operation, Parameter
 from broadway_api.schemas import ID, Schema
 
 #: The modules that describe routes, with the heading under which theirs stand.
-MODULES = (("Courses", courses.paths), ("Graders", workers.paths), ("Operations", operations.paths))
+MODULES = (
+    ("Courses", courses.paths),
+    ("Secrets", secrets.paths),
+    ("Graders", workers.paths),
+    ("Operations", operations.paths),
+)
 
 #: What stands in braces in a path template.
 PATH_PARAMETERS: Mapping[str, Schema] = {
     "grading_run_id": ID,
     "job_id": ID,
     "worker_id": ID,
+    "secret": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"},
     "asset": {"type": "string", "pattern": "^[a-z.-]+$"},
 }
 

@@ -15,11 +15,12 @@ from broadway_api.store.mongo_documents import INDEXES, SCHEMA_VERSION
 from broadway_api.store.mongo_engine import MongoEngine, translate_errors
 from broadway_api.store.mongo_jobs import MongoJobs
 from broadway_api.store.mongo_runs import MongoRuns
+from broadway_api.store.mongo_secrets import MongoSecrets
 from broadway_api.store.mongo_workers import MongoWorkers
 
 
 @translate_errors
-class MongoStore(MongoRuns, MongoWorkers, MongoJobs, MongoDirectory, MongoAssignments):
+class MongoStore(MongoRuns, MongoWorkers, MongoJobs, MongoDirectory, MongoAssignments, MongoSecrets):
     """A store in the database that `url` names."""
 
     def __init__(self, url: str) -> None:

@@ -11,6 +11,7 @@ MongoDB would read as operators.
 | `logs` | a piece of a stage's output, see `mongo_logs` |
 | `workers` | a worker |
 | `assignments` | a course's configuration of an assignment |
+| `secrets` | a course's secret, sealed |
 | `courses` | a course's place in the queue: the last rank it was given |
 | `meta` | `schema`: this schema's version; `queue`: the queue's virtual time; `ping`: the last test of writing;
   `bell`: rung when jobs were queued; `directory`: all courses and tokens |
@@ -54,6 +55,7 @@ DIRECTORY = "directory"
 _RUNNING = {"state": JobState.RUNNING.value}
 
 INDEXES = {
+    "secrets": [IndexModel([("_id.course", ASCENDING), ("_id.name", ASCENDING)], name="by_course")],
     "runs": [
         IndexModel([("course", ASCENDING), ("_id", DESCENDING)], name="by_course"),
         IndexModel([("finished_at", ASCENDING)], name=BY_END, partialFilterExpression={"settled": True}),

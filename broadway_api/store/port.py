@@ -13,7 +13,7 @@ majority in MongoDB.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 
@@ -30,6 +30,7 @@ from broadway_api.domain import (
     RunProgress,
     RunState,
     RunSummary,
+    SealedSecret,
     StageLog,
     Worker,
 )
@@ -304,6 +305,36 @@ class Store(Protocol):
         `change` is pure, and what it raises comes out, with nothing changed. Its methods say what changes there are.
         The version grows by one, unless there is no change.
         """
+        ...
+
+    # --- secrets ------------------------------------------------------------------------------------------------
+
+    async def put_secret(self, secret: SealedSecret) -> None:
+        """Keep a secret, in place of what the course had under that name."""
+        ...
+
+    async def secret_names(self, course: str) -> Mapping[str, datetime]:
+        """The names of the course's secrets, in order, and when each was last put."""
+        ...
+
+    async def secrets(self, course: str, names: Collection[str]) -> list[SealedSecret]:
+        """Those of the named secrets that the course has, by name."""
+        ...
+
+    async def any_secret(self) -> SealedSecret | None:
+        """Some secret of some course; None if there is none."""
+        ...
+
+    async def all_secrets(self) -> list[SealedSecret]:
+        """Every secret, by course and name."""
+        ...
+
+    async def reseal_secret(self, secret: SealedSecret, sealed: str) -> bool:
+        """Write the same value sealed anew. Guard: it is still sealed as `secret` says; whether it was."""
+        ...
+
+    async def delete_secret(self, course: str, name: str) -> None:
+        """Forget a secret. Raises SecretNotFound."""
         ...
 
     # --- between processes --------------------------------------------------------------------------------------

@@ -16,10 +16,11 @@ from broadway_api.store.sqlite_engine import SqliteEngine
 from broadway_api.store.sqlite_jobs import SqliteJobs
 from broadway_api.store.sqlite_runs import SqliteRuns
 from broadway_api.store.sqlite_schema import VERSIONS
+from broadway_api.store.sqlite_secrets import SqliteSecrets
 from broadway_api.store.sqlite_workers import SqliteWorkers
 
 
-class SqliteStore(SqliteRuns, SqliteWorkers, SqliteJobs, SqliteDirectory, SqliteAssignments):
+class SqliteStore(SqliteRuns, SqliteWorkers, SqliteJobs, SqliteDirectory, SqliteAssignments, SqliteSecrets):
     """A store in the file `path`, made with its directory if it is not there."""
 
     def __init__(self, path: Path) -> None:

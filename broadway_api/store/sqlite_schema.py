@@ -114,9 +114,19 @@ CREATE TABLE assignments (
 );
 """
 
+_VERSION_5 = """
+CREATE TABLE secrets (
+    course TEXT NOT NULL,
+    name TEXT NOT NULL,
+    sealed TEXT NOT NULL,
+    changed_at INTEGER NOT NULL,
+    PRIMARY KEY (course, name)
+);
+"""
+
 #: Each makes a version of the schema out of the one before, the first out of an empty file; what was released is never
 #: changed. One statement ends with a semicolon and a line feed.
-VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 
 _SHORT_COLUMNS = (
     "id, run_id, type, seq, student, state, reason, attempt, attempt_limit, worker_id, lease_expires_at,"

@@ -16,6 +16,7 @@ import httpx
 
 from broadway_api.app import HttpLimits
 from broadway_api.policy import Policy
+from broadway_api.secret_box import SecretBox
 from broadway_api.server import serve
 from broadway_api.store import open_store
 from broadway_api.store.port import Store
@@ -157,7 +158,11 @@ def run_config(students: int = 1, *, pre: bool = False, post: bool = False, **ch
 
 @asynccontextmanager
 async def serving(
-    store_url: str, *, policy: Policy | None = None, limits: HttpLimits | None = None
+    store_url: str,
+    *,
+    policy: Policy | None = None,
+    secret_box: SecretBox | None = None,
+    limits: HttpLimits | None = None,
 ) -> AsyncIterator[Api]:
     """An API over a store of its own; setting `stop` stops it before the block ends.
 
@@ -174,6 +179,7 @@ async def serving(
             async with serve(
                 store,
                 policy,
+                secret_box or SecretBox.with_new_key(),
                 token=TOKEN,
                 bind="127.0.0.1",
                 port=0,
@@ -184,6 +190,9 @@ async def serving(
                 assert not running.failure.done(), "a background task died"
 
         server = asyncio.create_task(run())
+        await asyncio.wait({server, listening}, return_when=asyncio.FIRST_COMPLETED)
+        if server.done():
+            server.result()  # why it could not be started
         port = await listening
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}",

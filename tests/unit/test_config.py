@@ -16,6 +16,7 @@ OTHER: dict[str, tuple[str, Any]] = {  # a value of each option that is neither 
     "token": ("t0ken", "t0ken"),
     "store": ("sqlite:///x.db", "sqlite:///x.db"),
     "data_dir": ("d", "d"),
+    "secret_key_file": ("k", "k"),
     "heartbeat_interval": ("7", 7),
     "lease_seconds": ("99", 99),
     "job_max_attempts": ("4", 4),

@@ -53,6 +53,11 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.service": (
         *("broadway_api.policy", "broadway_api.clock", "broadway_api.events", "broadway_api.settling"),
         *("broadway_api.known_runs", "broadway_api.runs", "broadway_api.fleet", "broadway_api.store.port"),
+        *("broadway_api.secret_box", "broadway_api.vault"),
+    ),
+    "broadway_api.secret_box": ("broadway_api.errors",),
+    "broadway_api.vault": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.secret_box", "broadway_api.store.port"),
     ),
     "broadway_api.runs": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.lifecycle"),
@@ -90,7 +95,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "broadway_api.server": (
         *("broadway_api.policy", "broadway_api.events", "broadway_api.loop_monitor", "broadway_api.store.port"),
-        *("broadway_api.clock", "broadway_api.supervision"),
+        *("broadway_api.clock", "broadway_api.supervision", "broadway_api.secret_box"),
         *("broadway_api.service", "broadway_api.sweeper", "broadway_api.handlers.base", "broadway_api.app"),
     ),
     # The grader and the client speak to the API over the wire alone.
@@ -116,6 +121,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 DRIVERS: Mapping[str, tuple[str, ...]] = {
     "tornado": ("api", "broadway_api.app", "broadway_api.server", "broadway_api.handlers*"),
     "pymongo": ("broadway_api.store.mongo*",),
+    "cryptography": ("broadway_api.secret_box",),
     "sqlite3": ("broadway_api.store.sqlite*",),
     "docker": ("broadway_grader.runtimes*", "scripts.demo"),
     "httpx": ("broadway_grader.client", "broadway_client*"),

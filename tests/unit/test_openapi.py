@@ -15,6 +15,7 @@ from broadway_api.handlers.base import ApiHandler
 from broadway_api.openapi.document import document
 from broadway_api.openapi.model import Context
 from broadway_api.policy import Policy
+from broadway_api.secret_box import SecretBox
 from broadway_api.service import Service
 from broadway_api.store.port import Store
 
@@ -39,7 +40,7 @@ def alternatives(pattern: str) -> set[str]:
 
 def routes() -> set[tuple[str, str]]:
     """Each path of the application with each of its methods."""
-    app = make_app(Service(cast(Store, None), Policy()), token="token")
+    app = make_app(Service(cast(Store, None), Policy(), SecretBox.with_new_key()), token="token")
     found = set()
     for rule in app.wildcard_router.rules:
         assert isinstance(rule.matcher, PathMatches)

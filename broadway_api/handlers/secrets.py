@@ -1,0 +1,48 @@
+"""What those call who keep a course's secrets: set, list and delete, never read."""
+
+from __future__ import annotations
+
+from broadway_api import wire
+from broadway_api.domain import DEFAULT_COURSE
+from broadway_api.errors import Fault, InvalidInput
+from broadway_api.handlers.base import ApiHandler
+from broadway_api.schemas import SECRET, Validator
+
+_secret = Validator(SECRET, mask="what was sent")
+
+
+class SecretsHandler(ApiHandler):
+    """All secrets of a course."""
+
+    async def get(self) -> None:
+        found = await self.service.vault.names(DEFAULT_COURSE)
+        self.succeed({"secrets": [wire.secret_to_json(name, changed_at) for name, changed_at in found.items()]})
+
+
+class SecretHandler(ApiHandler):
+    """One secret."""
+
+    async def put(self, name: str) -> None:
+        data = await self.json_body(_secret)
+        if data is None:
+            raise InvalidInput([Fault(path="$", message='the body is empty; send {"value": "…"}')])
+        changed_at = await self.service.vault.put(DEFAULT_COURSE, name, data["value"])
+        self.succeed(wire.secret_to_json(name, changed_at))
+
+    async def delete(self, name: str) -> None:
+        await self.service.vault.delete(DEFAULT_COURSE, name)
+        self.succeed({"name": name})
+
+
+class ResealHandler(ApiHandler):
+    """A change of keys."""
+
+    async def post(self) -> None:
+        self.succeed({"secrets": await self.service.vault.reseal()})
+
+
+routes = [
+    (r"/api/v1/secrets", SecretsHandler),
+    (r"/api/v1/reseal_secrets", ResealHandler),
+    (r"/api/v1/secrets/([^/]+)", SecretHandler),
+]
