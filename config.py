@@ -240,6 +240,14 @@ class GraderConfig(Options):
     stage_memory: str = option("512m", "memory of a stage that asks for none")
     stage_cpus: float = option(1.0, "CPUs of a stage that asks for none")
     stage_pids: int = option(256, "processes of a stage that asks for none")
+    job_disk: str = option("1g", "size of each job's /job")
+    job_files: int = option(100_000, "files and directories that a job may keep in /job")
+    job_bound: str = option(
+        "auto",
+        "how /job is bounded; loop: a file system of its own for each job, for root alone; tmpfs: the same in memory;\n"
+        "watch: a directory that is counted while stages run; auto: loop where it works, else watch",
+        choices=("auto", "loop", "tmpfs", "watch"),
+    )
     poll_wait: int = option(20, "seconds that the API is asked to hold a poll until there is work")
 
     def check(self) -> None:
@@ -250,6 +258,7 @@ class GraderConfig(Options):
         _check_range("--max-log-bytes", self.max_log_bytes, 1024, 2**30)
         _check_range("--max-results-bytes", self.max_results_bytes, 1024, 2_000_000)
         _check_range("--stage-pids", self.stage_pids, 1, 2**22)
+        _check_range("--job-files", self.job_files, 16, 10**8)
         if not 0 < self.stage_cpus <= 1024:
             raise ValueError(f"--stage-cpus must be more than 0 and at most 1024, not {self.stage_cpus}")
         _check_range("--poll-wait", self.poll_wait, 0, 60)

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from broadway_grader import __version__
+from broadway_grader import __version__, volumes
 from broadway_grader.client import ApiClient
 from broadway_grader.delivery import Delivery
 from broadway_grader.domain import parse_bytes
@@ -28,12 +28,16 @@ from broadway_grader.retry import Backoff
 from broadway_grader.runner import JobRunner
 from broadway_grader.runtimes import choose
 from broadway_grader.runtimes.port import Limits, Settings
+from broadway_grader.runtimes.sandbox import SandboxRuntime
+from broadway_grader.volumes.port import Bound
 from broadway_grader.worker import Worker
 from broadway_grader.workspace import WorkDirectory
 from config import GraderConfig
 from logs import Logging, start_logging
 
 STOPPED_HARD, CANNOT_START = 1, 2
+#: Bytes; what a file system needs to be one, and what nobody means.
+LEAST_JOB_DISK, MOST_JOB_DISK = 1024**2, 1024**4
 
 
 async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
@@ -44,6 +48,12 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
         runtime = await choose(config.runtime, settings(config, directory))
         try:
             await asyncio.to_thread(directory.remove_leftovers)
+            shared = runtime.name != SandboxRuntime.name
+            directory.bound_jobs(
+                await asyncio.to_thread(
+                    volumes.choose, config.job_bound, job_bound(config), directory.jobs, shared=shared
+                )
+            )
             details = WorkerDetails(
                 hostname=socket.gethostname(), slots=config.slot_count, runtime=runtime.name, version=__version__
             )
@@ -80,6 +90,17 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
         finally:
             await runtime.close()
         return status
+
+
+def job_bound(config: GraderConfig) -> Bound:
+    """What the options say about the size of /job; SetupError where they say nothing usable."""
+    try:
+        size = parse_bytes(config.job_disk)
+    except ValueError as error:
+        raise SetupError(f"--job-disk: {error}") from error
+    if not LEAST_JOB_DISK <= size <= MOST_JOB_DISK:
+        raise SetupError(f"--job-disk must be between 1m and 1t, not {config.job_disk}")
+    return Bound(bytes=size, files=config.job_files)
 
 
 def settings(config: GraderConfig, directory: WorkDirectory) -> Settings:

@@ -1,4 +1,4 @@
-"""Removing a directory tree that hostile code has written.
+"""Removing a directory tree that hostile code has written, whatever is in it.
 
 Nothing in it is ever opened by a path from outside, no link is followed, and depth costs neither stack nor file
 descriptors: a tree thousands of levels deep is taken apart by moving each directory up to the top.
@@ -7,44 +7,72 @@ descriptors: a tree thousands of levels deep is taken apart by moving each direc
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_OPEN_HANDLE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+from broadway_grader.directories import open_directory, opened
+
+#: How often a directory is listed anew when what was listed was not there, or something else, when its turn came.
+PATIENCE = 1000
+
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602  # linux/fs.h
+_FS_IMMUTABLE_FL, _FS_APPEND_FL = 0x10, 0x20
+# What calls say of an entry that has become something else since it was listed.
+_CHANGED = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY, errno.EEXIST}
 
 
 def remove_tree(path: Path) -> None:
-    """Remove the directory `path` and everything below; a missing one is fine. No process may still write to it.
+    """Remove the directory `path` and everything below; a missing one is fine.
 
-    Raises OSError at the first thing that cannot be removed.
+    It may be changed while it is removed: that costs time and no harm, and in the end an OSError if it never ceases.
+    Raises OSError as well at the first thing that cannot be removed.
     """
-    try:
-        with _directory(path.parent) as parent, _writable_directory(path.name, parent) as top:
+    with contextlib.suppress(FileNotFoundError), opened(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)) as parent:
+        with opened(open_directory(path.name, parent)) as top:
             _empty(top)
-            os.rmdir(path.name, dir_fd=parent)
-    except FileNotFoundError:
-        pass
+        _forced(lambda: os.rmdir(path.name, dir_fd=parent), path.name, parent)
 
 
 def _empty(top: int) -> None:
     """Remove everything in the directory `top`, breadth first, with the directories below moved up into it."""
-    moved = 0
+    moved = changed = 0
     while True:
-        directories = _unlink_files(top)
-        if not directories:
+        directories, files = _unlink_files(top)
+        if not directories and not files:
             return
         for name in directories:
-            with _writable_directory(name, top) as directory:
-                # Listed anew until empty: some file systems skip entries of a directory that changes meanwhile.
-                while below := _unlink_files(directory):
-                    for child in below:
-                        moved += 1
-                        # Moving a directory changes its "..", for which it must be writable itself.
-                        with _writable_directory(child, directory):
-                            os.rename(child, _free_name(top, moved), src_dir_fd=directory, dst_dir_fd=top)
-            os.rmdir(name, dir_fd=top)
+            try:
+                moved += _take_apart(name, top, moved)
+            except OSError as error:
+                changed += 1
+                if error.errno not in _CHANGED or changed > PATIENCE:
+                    raise
+
+
+def _take_apart(name: str, top: int, moved: int) -> int:
+    """Remove the directory `name` in `top`, with the directories in it moved up; returns how many those were."""
+    count = 0
+    with opened(open_directory(name, top)) as directory:
+        # Listed anew until empty: some file systems skip entries of a directory that changes meanwhile.
+        while True:
+            below, files = _unlink_files(directory)
+            if not below and not files:
+                break
+            for child in below:
+                count += 1
+                # Moving a directory changes its "..", for which it must be writable itself.
+                with opened(open_directory(child, directory)):
+                    _move(child, directory, _free_name(top, moved + count), top)
+    _forced(lambda: os.rmdir(name, dir_fd=top), name, top)
+    return count
+
+
+def _move(name: str, source: int, new_name: str, target: int) -> None:
+    _forced(lambda: os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target), name, source)
 
 
 def _free_name(top: int, number: int) -> str:
@@ -58,39 +86,42 @@ def _free_name(top: int, number: int) -> str:
         name += "-"
 
 
-def _unlink_files(directory: int) -> list[str]:
-    """Unlink whatever is no directory; returns the names of the directories."""
-    directories = []
+def _unlink_files(directory: int) -> tuple[list[str], int]:
+    """Unlink whatever is no directory; returns the names of the directories, and how many others there were."""
+    directories, files = [], 0
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 directories.append(entry.name)
-            else:
-                os.unlink(entry.name, dir_fd=directory)
-    return directories
+                continue
+            files += 1
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # the next look will tell
+                _unlink(entry.name, directory)
+    return directories, files
 
 
-@contextlib.contextmanager
-def _directory(path: Path) -> Iterator[int]:
-    handle = os.open(path, _OPEN_DIRECTORY)
+def _unlink(name: str, directory: int) -> None:
+    _forced(lambda: os.unlink(name, dir_fd=directory), name, directory)
+
+
+def _forced(call: Callable[[], None], name: str, parent: int) -> None:
+    """Call, and if that is forbidden once more, with whatever forbids to change the entry and its directory lifted."""
     try:
-        yield handle
-    finally:
-        os.close(handle)
+        call()
+    except PermissionError:
+        _unlock(".", parent)
+        _unlock(name, parent)
+        call()
 
 
-@contextlib.contextmanager
-def _writable_directory(name: str, parent: int) -> Iterator[int]:
-    """Open the directory `name` in `parent`, made readable and writable for us first if it was not."""
-    handle = os.open(name, _OPEN_HANDLE, dir_fd=parent)
+def _unlock(name: str, parent: int) -> None:
+    """Clear the flags by which a privileged stage can make a file or directory immutable."""
+    # Of other kinds of files there is nothing to be opened, and nothing to be locked.
     try:
-        if os.geteuid() != 0 and os.fstat(handle).st_mode & 0o700 != 0o700:
-            # chmod has no variant for a handle of this kind; the link in /proc leads to the very same directory.
-            os.chmod(f"/proc/self/fd/{handle}", 0o700)  # noqa: PTH101 - no path of the tree is involved
-        directory = os.open(".", _OPEN_DIRECTORY, dir_fd=handle)
-    finally:
-        os.close(handle)
-    try:
-        yield directory
-    finally:
-        os.close(directory)
+        with opened(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)) as file:
+            flags = struct.unpack("=I", fcntl.ioctl(file, _FS_IOC_GETFLAGS, bytes(4)))[0]
+            if flags & (_FS_IMMUTABLE_FL | _FS_APPEND_FL):
+                flags &= ~(_FS_IMMUTABLE_FL | _FS_APPEND_FL)
+                fcntl.ioctl(file, _FS_IOC_SETFLAGS, struct.pack("=I", flags))
+    except OSError:
+        return  # the caller's second try says what is wrong

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
+from broadway_grader.bounding import run_bounded
 from broadway_grader.clock import utc_now
 from broadway_grader.domain import Job, JobResult, Reason, Stage, StageResult, failed_result
 from broadway_grader.runtimes.port import Place, Runtime
@@ -78,7 +79,8 @@ class JobRunner:
         results: list[StageResult] = []
         for index, stage in enumerate(job.stages):
             place = Place(job_id=job.job_id, attempt=job.attempt, stage=index, directory=workspace.path)
-            result = await self._run_stage(stage, place)
+            work = self._run_stage(stage, place)
+            result = await run_bounded(work, stage, workspace, runtime=self._runtime.name, now=self._now)
             results.append(result)
             log.info(
                 "job %s attempt %d stage %d ended: exit code %s, reason %s",

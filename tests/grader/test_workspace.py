@@ -20,7 +20,7 @@ from broadway_grader.errors import SetupError
 from broadway_grader.removal import remove_tree
 from broadway_grader.runner import JobRunner
 from broadway_grader.runtimes.port import Place
-from broadway_grader.workspace import WorkDirectory, Workspace
+from broadway_grader.workspace import WorkDirectory
 
 JOB_ID = "697dd0a80a1b2c3d4e5f6011"
 
@@ -86,32 +86,40 @@ def test_leftovers_are_removed(directory: WorkDirectory) -> None:
     assert list(directory.jobs.iterdir()) == []
 
 
-def test_inputs_can_be_read_by_everybody(tmp_path: Path) -> None:
+async def test_job_and_inputs_can_be_read_by_everybody(directory: WorkDirectory) -> None:
     before = os.umask(0o077)
     try:
-        Workspace(tmp_path).write_input("roster.json", b"[]")
+        async with directory.workspace(JOB_ID) as workspace:
+            workspace.write_input("roster.json", b"[]")
+            assert stat.S_IMODE((workspace.path / "roster.json").stat().st_mode) == 0o644
+            assert stat.S_IMODE(workspace.path.stat().st_mode) == 0o777
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "roster.json").stat().st_mode) == 0o644
 
 
-def test_inputs_follow_no_link_and_replace_nothing(tmp_path: Path) -> None:
+async def test_inputs_follow_no_link_and_replace_nothing(directory: WorkDirectory, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
-    job = tmp_path / "job"
-    job.mkdir()
-    (job / "roster.json").symlink_to(outside)
-    with pytest.raises(FileExistsError):
-        Workspace(job).write_input("roster.json", b"[]")
-    assert not outside.exists()
-    (tmp_path / "link").symlink_to(job)
-    with pytest.raises(OSError, match="directory"):
-        Workspace(tmp_path / "link").write_input("other.json", b"[]")
+    outside.mkdir()
+    async with directory.workspace(JOB_ID) as workspace:
+        (workspace.path / "roster.json").symlink_to(outside / "file")
+        with pytest.raises(FileExistsError):
+            workspace.write_input("roster.json", b"[]")
+        workspace.path.rename(workspace.path.with_name("moved"))
+        workspace.path.symlink_to(outside)
+        workspace.write_input("other.json", b"[]")
+        assert (workspace.path.with_name("moved") / "other.json").exists(), (
+            "in the directory that was made, not its name"
+        )
+        assert list(outside.iterdir()) == []
+    assert list(directory.jobs.iterdir()) == []
+    assert outside.exists()
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc/x"])
-def test_inputs_have_plain_names(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="plain file name"):
-        Workspace(tmp_path).write_input(name, b"")
+async def test_inputs_have_plain_names(directory: WorkDirectory, name: str) -> None:
+    async with directory.workspace(JOB_ID) as workspace:
+        with pytest.raises(ValueError, match="plain file name"):
+            workspace.write_input(name, b"")
 
 
 def test_removing_what_is_not_there_is_fine(tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ OTHER: dict[str, tuple[str, Any]] = {  # a value of each option that is neither 
     "stage_memory": ("256m", "256m"),
     "stage_cpus": ("0.5", 0.5),
     "stage_pids": ("64", 64),
+    "job_disk": ("64m", "64m"),
+    "job_files": ("1000", 1000),
+    "job_bound": ("watch", "watch"),
     "poll_wait": ("5", 5),
 }
 TOGETHER = {"ssl_certificate": ["--ssl-key", "k"], "ssl_key": ["--ssl-certificate", "c"]}
