@@ -20,7 +20,7 @@ from tests.chaos.fleet import JOB_MAX_ATTEMPTS, TOKEN, Fleet, Managed
 from tests.chaos.load import Courses
 from tests.chaos.replica_set import NODES, ReplicaSet
 from tests.chaos.schedule import EVERYTHING, PRIMARY, Fault, Kind, plan
-from tests.e2e.leftovers import containers_of, remove_containers_of
+from tests.e2e.leftovers import containers_of, remove_containers_of, unmount_below
 
 RUNS_AT_ONCE = 8
 FAKE_GRADERS = 5
@@ -97,6 +97,7 @@ async def run(settings: Settings, say: Say) -> Report:
                     await _Campaign(settings, fleet, replica_set, report, say).run()
         finally:
             await asyncio.to_thread(remove_containers_of, directory)
+            await asyncio.to_thread(unmount_below, directory)
             if settings.keep is not None:
                 await asyncio.to_thread(_keep, directory, settings.keep / f"{settings.store}-{settings.seed}")
     return report

@@ -14,7 +14,7 @@ import httpx
 
 from scripts.processes import Process, free_port, start
 from scripts.start_run_script import ENDED, Api, Status
-from tests.e2e.leftovers import containers_of, kill_processes_of, processes_of, remove_containers_of
+from tests.e2e.leftovers import containers_of, kill_processes_of, processes_of, remove_containers_of, unmount_below
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "e2e-cluster-token-of-nobody"
@@ -121,6 +121,7 @@ class Fleet:
             process.kill()
         kill_processes_of(self.directory)
         remove_containers_of(self.directory)
+        unmount_below(self.directory)
 
     def leftovers(self) -> list[str]:
         """What this fleet left on this machine: containers, /job directories, processes."""

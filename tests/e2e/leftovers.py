@@ -9,6 +9,8 @@ from pathlib import Path
 
 import docker
 
+from broadway_grader.volumes import mounts
+
 
 def containers_of(directory: Path) -> list[str]:
     """The ids of the containers, running or not, into which something below `directory` is mounted."""
@@ -31,6 +33,12 @@ def remove_containers_of(directory: Path) -> None:
             client.remove_container(container, force=True)
     finally:
         client.close()
+
+
+def unmount_below(directory: Path) -> None:
+    """Unmount the /job directories of graders that were not started again."""
+    for path in mounts.mounted_below(directory):
+        mounts.detach(path)
 
 
 def processes_of(directory: Path) -> dict[int, str]:
