@@ -248,6 +248,18 @@ class GraderConfig(Options):
         "watch: a directory that is counted while stages run; auto: loop where it works, else watch",
         choices=("auto", "loop", "tmpfs", "watch"),
     )
+    stage_tmp: str = option("64m", "size of a stage's /tmp and of its /dev/shm, which count as its memory")
+    stage_disk: str = option(
+        "1g", "what a stage may write outside of /job, and the largest file it may write; more is disk_limit"
+    )
+    stage_user: str = option(
+        "auto",
+        "user of a stage that names none: FIRST-LAST, a range of user ids, one for each slot; or image, whatever its\n"
+        "image says, often root. auto: from 2000000000 on if the grader is root, else the grader's own user",
+    )
+    allow_root_stages: bool = option(True, "run stages as root that ask for it by user; --no-… refuses them")
+    stage_read_only: bool = option(False, "the root file system is read-only in a stage that does not say")
+    oci_runtime: str = option("", "OCI runtime that the engine is to use, such as runsc or kata; empty: its default")
     poll_wait: int = option(20, "seconds that the API is asked to hold a poll until there is work")
 
     def check(self) -> None:
@@ -264,6 +276,10 @@ class GraderConfig(Options):
         _check_range("--poll-wait", self.poll_wait, 0, 60)
         if not self.api.startswith(("http://", "https://")):
             raise ValueError(f"--api must be an http:// or https:// URL, not {self.api!r}")
+        if not self.allow_root_stages and self.stage_user == "image":
+            raise ValueError("--no-allow-root-stages and --stage-user image contradict: an image's user is often root")
+        if self.oci_runtime and self.runtime == "sandbox":
+            raise ValueError("--oci-runtime is the Docker Engine's; with --runtime sandbox nothing would use it")
 
     @property
     def slot_count(self) -> int:

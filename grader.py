@@ -29,6 +29,7 @@ from broadway_grader.runner import JobRunner
 from broadway_grader.runtimes import choose
 from broadway_grader.runtimes.port import Limits, Settings
 from broadway_grader.runtimes.sandbox import SandboxRuntime
+from broadway_grader.runtimes.users import parse_users
 from broadway_grader.volumes.port import Bound
 from broadway_grader.worker import Worker
 from broadway_grader.workspace import WorkDirectory
@@ -66,7 +67,7 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
             worker = Worker(
                 client,
                 membership,
-                JobRunner(runtime, directory, max_results_bytes=config.max_results_bytes),
+                JobRunner(runtime, directory, slots=config.slot_count, max_results_bytes=config.max_results_bytes),
                 delivery,
                 spool,
                 recovery,
@@ -105,15 +106,32 @@ def job_bound(config: GraderConfig) -> Bound:
 
 def settings(config: GraderConfig, directory: WorkDirectory) -> Settings:
     """What the options say about the runtime; SetupError where they say nothing usable."""
+    sizes = {}
+    for option in ("stage_memory", "stage_tmp", "stage_disk"):
+        try:
+            sizes[option] = parse_bytes(getattr(config, option))
+        except ValueError as error:
+            raise SetupError(f"--{option.replace('_', '-')}: {error}") from error
     try:
-        memory = parse_bytes(config.stage_memory)
+        users = parse_users(config.stage_user, slots=config.slot_count)
     except ValueError as error:
-        raise SetupError(f"--stage-memory: {error}") from error
+        raise SetupError(f"--stage-user: {error}") from error
     return Settings(
-        limits=Limits(memory=memory, cpus=config.stage_cpus, pids=config.stage_pids, log_bytes=config.max_log_bytes),
+        limits=Limits(
+            memory=sizes["stage_memory"],
+            cpus=config.stage_cpus,
+            pids=config.stage_pids,
+            log_bytes=config.max_log_bytes,
+            tmp=sizes["stage_tmp"],
+            disk=sizes["stage_disk"],
+        ),
         slots=config.slot_count,
         instance=directory.instance,
         image_pull_policy=config.image_pull_policy,
+        stage_users=users,
+        allow_root_stages=config.allow_root_stages,
+        read_only=config.stage_read_only,
+        oci_runtime=config.oci_runtime,
     )
 
 

@@ -97,6 +97,7 @@ class Stage:
     working_dir: str | None = None
     privileged: bool = False
     results: bool = False  # it writes /job/results.json; at most one stage of a pipeline does
+    read_only: bool | None = None  # the root file system
 
 
 Pipeline = tuple[Stage, ...]

@@ -172,6 +172,7 @@ def stage_schema(policy: Policy) -> Schema:
                 "type": "boolean",
                 "default": False,
             },
+            "read_only": {"description": "whether the root file system is; /job and /tmp never are", "type": "boolean"},
         },
         "additionalProperties": False,
     }

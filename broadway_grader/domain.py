@@ -46,6 +46,7 @@ class Stage:
     working_dir: str | None = None
     privileged: bool = False
     results: bool = False  # it writes /job/results.json, which is read when it has ended
+    read_only: bool | None = None  # the root file system; /job and /tmp never are
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
 from broadway_grader.bounding import run_bounded
@@ -25,20 +26,24 @@ MAX_RESULTS_BYTES = 1024 * 1024
 
 
 class JobRunner:
-    """Runs jobs, several at once, each in a /job directory of its own."""
+    """Runs jobs, as many at once as there are slots, each in a /job directory and a slot of its own."""
 
     def __init__(
         self,
         runtime: Runtime,
         directory: WorkDirectory,
-        now: Callable[[], datetime] = utc_now,
         *,
+        slots: int,
+        now: Callable[[], datetime] = utc_now,
         max_results_bytes: int = MAX_RESULTS_BYTES,
     ) -> None:
         self._runtime = runtime
         self._directory = directory
         self._max_results_bytes = max_results_bytes
         self._now = now
+        self._free_slots: asyncio.PriorityQueue[int] = asyncio.PriorityQueue()
+        for slot in range(slots):
+            self._free_slots.put_nowait(slot)
 
     async def run(self, job: Job) -> JobResult:
         """Run a job to its end; whatever goes wrong is in the result. Being cancelled kills the stage that runs.
@@ -46,9 +51,9 @@ class JobRunner:
         Nothing of the job is left on this machine when this returns or raises.
         """
         try:
-            async with self._directory.workspace(job.job_id) as workspace:
+            async with self._slot() as slot, self._directory.workspace(job.job_id) as workspace:
                 await self._place_inputs(job, workspace)
-                stages = await self._run_stages(job, workspace)
+                stages = await self._run_stages(job, workspace, slot)
         except Exception as error:
             # A disk that is full, or a fault of ours: this job has failed, the others and the grader have not.
             log.exception("job %s attempt %d failed outside of its stages", job.job_id, job.attempt)
@@ -66,6 +71,15 @@ class JobRunner:
             now=self._now(),
         )
 
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncIterator[int]:
+        """The lowest slot that is free. A job that has been cancelled keeps its own until nothing of it is left."""
+        slot = await self._free_slots.get()
+        try:
+            yield slot
+        finally:
+            self._free_slots.put_nowait(slot)
+
     @staticmethod
     async def _place_inputs(job: Job, workspace: Workspace) -> None:
         if job.students is not None:
@@ -75,10 +89,10 @@ class JobRunner:
             if job.student_jobs is not None:
                 await asyncio.to_thread(lambda: workspace.write_input(JOBS, _report(job).encode()))
 
-    async def _run_stages(self, job: Job, workspace: Workspace) -> list[StageResult]:
+    async def _run_stages(self, job: Job, workspace: Workspace, slot: int) -> list[StageResult]:
         results: list[StageResult] = []
         for index, stage in enumerate(job.stages):
-            place = Place(job_id=job.job_id, attempt=job.attempt, stage=index, directory=workspace.path)
+            place = Place(job_id=job.job_id, attempt=job.attempt, stage=index, slot=slot, directory=workspace.path)
             work = self._run_stage(stage, place)
             result = await run_bounded(work, stage, workspace, runtime=self._runtime.name, now=self._now)
             results.append(result)

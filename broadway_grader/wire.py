@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from broadway_grader.domain import DEFAULT_TIMEOUT, Job, JobResult, Output, Reason, Stage, StageResult, parse_bytes
 from broadway_grader.errors import UnusableAnswer, UnusableJob
 
 # Job ids become parts of directory names.
 _JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+
+Default = TypeVar("Default", bool, None)
 
 
 class _Fault(ValueError):
@@ -76,6 +79,7 @@ def _parse_stage(data: object, where: str) -> Stage:
         working_dir=members.text("working_dir"),
         privileged=members.flag("privileged", default=False),
         results=members.flag("results", default=False),
+        read_only=members.flag("read_only", default=None),
     )
 
 
@@ -92,7 +96,7 @@ class _Members:
             return value
         raise _Fault(f"{self._where}.{name} is no string")
 
-    def flag(self, name: str, *, default: bool) -> bool:
+    def flag(self, name: str, *, default: Default) -> bool | Default:
         value = self._data.get(name)
         if value is None:
             return default

@@ -25,6 +25,8 @@ async def choose(wanted: str, settings: Settings) -> Runtime:
     Says which and why in one line of the log. Raises SetupError if none works.
     """
     problems: list[str] = []
+    if wanted == "auto" and settings.oci_runtime:
+        wanted = "docker"  # whoever names an OCI runtime must not find stages in a weaker box
     for name in tuple(RUNTIMES) if wanted == "auto" else (wanted,):
         runtime = RUNTIMES[name](settings)
         try:

@@ -24,19 +24,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from broadway_grader.domain import Stage
+from broadway_grader.runtimes.port import Limits, UnusableStage
 
-#: The user that stages of a root grader are on the host: one beyond every range that distributions hand out to people,
-#: services or containers, so that it owns nothing and shares its limits with nobody.
-HOST_USER = 2_000_000_000
 #: The user that a stage takes itself for.
 STAGE_USER = 1000
 DEFAULT_HOST_NAME = "sandbox"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: Bytes of /tmp and of /dev/shm, which are memory.
-TMP_BYTES = 64 * 1024**2
-#: Bytes of the largest file that a stage can write.
-FILE_BYTES = 1024**3
-OPEN_FILES = 4096
 
 _ROOT_DIRECTORIES = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 # What programs under /usr look for: the linker's cache, and Debian's links from `cc` or `awk` to what is installed.
@@ -56,10 +49,6 @@ class Program:
 
     executable: Path
     libraries: Sequence[Path] = ()
-
-
-class UnusableStage(ValueError):
-    """The stage asks for something that no sandbox can give; says what."""
 
 
 def programs() -> Iterator[Program]:
@@ -88,9 +77,19 @@ def command(program: Program, options: int, inner: Sequence[str], *, mark: str) 
 
 
 def command_of_root(
-    program: Program, directory: Path, tree: int, options: int, inner: Sequence[str], *, mark: str
+    program: Program,
+    directory: Path,
+    host_user: int,
+    tree: int,
+    options: int,
+    inner: Sequence[str],
+    *,
+    mark: str,
 ) -> list[str]:
-    """The same under a root grader, with /job at `directory`; the outer bwrap reports to the descriptor `tree`."""
+    """The same under a root grader, with /job at `directory`, as the user `host_user` of the host.
+
+    The outer bwrap reports to the descriptor `tree`.
+    """
     outer = [str(program.executable), "--unsetenv", mark]
     outer += ["--unshare-pid", "--die-with-parent", "--json-status-fd", str(tree)]
     outer += ["--dev-bind", "/", "/", "--tmpfs", "/tmp"]  # noqa: S108
@@ -105,14 +104,16 @@ def command_of_root(
         outer += ["--ro-bind", str(program.executable), str(executable)]
         for library in program.libraries:
             outer += ["--ro-bind", str(library), str(shelf / library.name)]
-    user = str(HOST_USER)
+    user = str(host_user)
     # The inner bwrap looks its child up in /proc, where the outer pid namespace must be the one to be seen.
     own_proc = ["/bin/sh", "-c", 'mount -t proc proc /proc && exec "$@"', "sh"]
     drop = ["/usr/bin/setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--"]
     return [*outer, "--", *own_proc, *drop, str(executable), "--args", str(options), "--", *inner]
 
 
-def options(stage: Stage, directory: Path, status: int, content: Callable[[bytes], int], *, as_root: bool) -> bytes:
+def options(
+    stage: Stage, limits: Limits, directory: Path, status: int, content: Callable[[bytes], int], *, as_root: bool
+) -> bytes:
     """bwrap's options for a stage, each followed by a zero byte, as `--args` reads them.
 
     `status` is the descriptor for bwrap's report; `content` gives a descriptor from which bwrap reads a small file.
@@ -126,7 +127,7 @@ def options(stage: Stage, directory: Path, status: int, content: Callable[[bytes
     words += ["--json-status-fd", str(status)]
     words += ["--ro-bind", "/usr", "/usr", *_root_directories(), "--proc", "/proc", "--dev", "/dev"]
     for memory_directory in ("/tmp", "/dev/shm"):  # noqa: S108
-        words += ["--size", str(TMP_BYTES), "--perms", "1777", "--tmpfs", memory_directory]
+        words += ["--size", str(limits.tmp), "--perms", "1777", "--tmpfs", memory_directory]
     words += ["--perms", "0755", "--dir", "/etc"]
     hosts = f"127.0.0.1 localhost {stage.host_name or DEFAULT_HOST_NAME}\n"
     for name, text in (("passwd", _ACCOUNTS), ("group", _GROUP), ("hosts", hosts)):
@@ -142,20 +143,20 @@ def options(stage: Stage, directory: Path, status: int, content: Callable[[bytes
     return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 
-def limited(stage: Stage, entry_point: Sequence[str], *, memory: int, pids: int) -> list[str]:
+def limited(stage: Stage, limits: Limits, entry_point: Sequence[str]) -> list[str]:
     """`entry_point` under the stage's limits.
 
     They are set within the sandbox: set outside, the number of processes would be counted over all stages of the user.
     """
-    limits = {
-        "as": (resource.RLIMIT_AS, memory),
-        "nproc": (resource.RLIMIT_NPROC, pids),
-        "fsize": (resource.RLIMIT_FSIZE, FILE_BYTES),
-        "nofile": (resource.RLIMIT_NOFILE, OPEN_FILES),
+    allowed = {
+        "as": (resource.RLIMIT_AS, stage.memory or limits.memory),
+        "nproc": (resource.RLIMIT_NPROC, stage.pids or limits.pids),
+        "fsize": (resource.RLIMIT_FSIZE, limits.disk),
+        "nofile": (resource.RLIMIT_NOFILE, limits.open_files),
         "core": (resource.RLIMIT_CORE, 0),
     }
     words = ["/usr/bin/prlimit"]
-    for name, (number, wanted) in limits.items():
+    for name, (number, wanted) in allowed.items():
         hard = resource.getrlimit(number)[1]
         words.append(f"--{name}={wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)}")
     # Not bwrap's own --chdir: a directory that is not there is the stage's fault, and must not look like bwrap's.

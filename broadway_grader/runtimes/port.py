@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from broadway_grader.domain import Stage, StageResult
+from broadway_grader.ending import Ending
+from broadway_grader.runtimes.users import StageUsers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,6 +19,9 @@ class Limits:
     cpus: float
     pids: int
     log_bytes: int  # of stdout and of stderr, each
+    tmp: int = 64 * 1024**2  # bytes of /tmp and of /dev/shm, each; they are memory
+    disk: int = 1024**3  # bytes that a stage may write outside of /job, and of the largest file it may write
+    open_files: int = 4096  # of a process; where it is a million, some programs close a million of them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,10 @@ class Settings:
     slots: int  # stages at once, at most
     instance: str  # which grader this is, over all of its lives
     image_pull_policy: str = "missing"  # or always, never
+    stage_users: StageUsers = "auto"
+    allow_root_stages: bool = True  # whether a stage may be root, which it is without a single capability
+    read_only: bool = False  # the root file system of a stage that does not say
+    oci_runtime: str = ""  # of the engine's; empty: its default
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +45,12 @@ class Place:
     job_id: str
     attempt: int
     stage: int  # index, from 0
+    slot: int  # from 0; of all jobs that run at once each has its own
     directory: Path  # absolute
+
+
+class UnusableStage(ValueError):
+    """The stage asks for something that it cannot have here; says what."""
 
 
 class Runtime(Protocol):
@@ -61,12 +75,13 @@ class Runtime(Protocol):
         Raises SetupError if that is impossible: a leftover stage could still write to its /job.
         """
 
-    async def run_stage(self, stage: Stage, place: Place) -> StageResult:
+    async def run_stage(self, stage: Stage, place: Place, ending: Ending | None = None) -> StageResult:
         """Run one stage to its end, with `place.directory` as its /job.
 
         Whatever happens, nothing of the stage is left when this returns or raises: no process, no container. Every
         failure, of the stage or of the runtime, is in the result. Seconds of `stage.timeout` count from the start of
-        the stage's first process. Being cancelled kills the stage.
+        the stage's first process. Being cancelled kills the stage, and so does an order that `ending` is given, whose
+        reason and message are then the result's.
         """
 
     async def close(self) -> None:

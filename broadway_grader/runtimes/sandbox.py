@@ -17,12 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from broadway_grader.domain import Output, Reason, Stage, StageResult
+from broadway_grader.ending import Ending
 from broadway_grader.errors import SetupError
 from broadway_grader.runtimes import bubblewrap
 from broadway_grader.runtimes.orphans import end_all_with
 from broadway_grader.runtimes.output import BoundedOutput
-from broadway_grader.runtimes.port import Place, Settings
+from broadway_grader.runtimes.port import Place, Settings, UnusableStage
 from broadway_grader.runtimes.process import KILL_GRACE, BwrapProcess, Report, adopt_orphans, read_stream
+from broadway_grader.runtimes.users import host_user
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class SandboxRuntime:
     def __init__(self, settings: Settings) -> None:
         self._limits = settings.limits
         self._mark = bubblewrap.mark(settings.instance)
+        self._users = settings.stage_users
         self._as_root = os.geteuid() == 0
         self._program: bubblewrap.Program | None = None
         # Two streams a stage; what is read blocks.
@@ -79,11 +82,11 @@ class SandboxRuntime:
         if ended:
             log.warning("killed %d processes of sandboxes that an earlier life was making", ended)
 
-    async def run_stage(self, stage: Stage, place: Place) -> StageResult:
+    async def run_stage(self, stage: Stage, place: Place, ending: Ending | None = None) -> StageResult:
         begun = datetime.now(UTC)
         try:
-            return await self._run(stage, place.directory)
-        except bubblewrap.UnusableStage as error:
+            return await self._run(stage, place, ending or Ending())
+        except UnusableStage as error:
             return self._failure(stage, begun, Reason.STAGE_FAILED, str(error))
         except (OSError, ValueError) as error:
             log.exception("the sandbox failed stage %d of job %s", place.stage, place.job_id)
@@ -94,28 +97,32 @@ class SandboxRuntime:
 
     async def _trial(self) -> StageResult:
         with _trial_directory() as directory:
-            return await self._run(Stage(image="", entry_point=["true"], timeout=10.0), directory)
+            place = Place(job_id="trial", attempt=1, stage=0, slot=0, directory=directory)
+            return await self._run(Stage(image="", entry_point=["true"], timeout=10.0), place, Ending())
 
-    async def _run(self, stage: Stage, directory: Path) -> StageResult:
+    async def _run(self, stage: Stage, place: Place, ending: Ending) -> StageResult:
         if not stage.entry_point:
-            raise bubblewrap.UnusableStage("no entry_point: without images there is no default command either")
+            raise UnusableStage("no entry_point: without images there is no default command either")
         outputs = (BoundedOutput(self._limits.log_bytes), BoundedOutput(self._limits.log_bytes))
         started_at = datetime.now(UTC)
         with contextlib.ExitStack() as reports:
             stage_report = reports.enter_context(contextlib.closing(Report()))
             # Of a root grader's two bwraps each has a report: of the outer one's tree, and of the inner one's stage.
             tree_report = reports.enter_context(contextlib.closing(Report())) if self._as_root else stage_report
-            process = self._start(stage, stage.entry_point, directory, tree_report, stage_report)
-            in_time = await self._follow(process, stage, outputs)
+            process = self._start(stage, stage.entry_point, place, tree_report, stage_report)
+            by_itself = await self._follow(process, stage, outputs, ending)
             stage_report.read()
         stdout, stderr = (output.result() for output in outputs)
         exit_code = stage_report.exit_code
-        reason, message = self._judge(stage, process, exit_code, stderr, in_time=in_time)
+        if ending.ordered:
+            reason, message = ending.reason, ending.message
+        else:
+            reason, message = self._judge(stage, process, exit_code, stderr)
         return StageResult(
             started_at=started_at,
             finished_at=datetime.now(UTC),
             runtime=self.name,
-            exit_code=exit_code if in_time else None,
+            exit_code=exit_code if by_itself else None,
             reason=reason,
             message=message,
             stdout=stdout,
@@ -126,16 +133,23 @@ class SandboxRuntime:
             image_ignored=True,
         )
 
-    async def _follow(self, process: BwrapProcess, stage: Stage, outputs: Sequence[BoundedOutput]) -> bool:
-        """See the stage to its end, by itself or by force; whether it came within the stage's timeout."""
+    async def _follow(
+        self, process: BwrapProcess, stage: Stage, outputs: Sequence[BoundedOutput], ending: Ending
+    ) -> bool:
+        """See the stage to its end; whether it ended by itself. Once its time is over, the order is given here."""
         loop = asyncio.get_running_loop()
         copies = [
             loop.run_in_executor(self._readers, read_stream, stream, output.add)
             for stream, output in zip(process.streams, outputs, strict=False)
         ]
+        waiting = asyncio.create_task(process.ended(stage.timeout))
         try:
-            return await process.ended(stage.timeout)
+            await ending.first_of(waiting)
+            if waiting.done() and not waiting.result():
+                ending.order(Reason.TIMEOUT, f"it ran longer than {stage.timeout:g} s")
+            return waiting.done() and waiting.result()
         finally:
+            waiting.cancel()
             await asyncio.shield(self._finish(process, copies))
 
     @staticmethod
@@ -146,11 +160,10 @@ class SandboxRuntime:
         process.close()
 
     def _start(
-        self, stage: Stage, entry_point: Sequence[str], directory: Path, tree: Report, report: Report
+        self, stage: Stage, entry_point: Sequence[str], place: Place, tree: Report, report: Report
     ) -> BwrapProcess:
         assert self._program is not None, "open() comes first"  # noqa: S101 - a mistake of ours, not of a stage
-        memory, pids = stage.memory or self._limits.memory, stage.pids or self._limits.pids
-        inner = bubblewrap.limited(stage, entry_point, memory=memory, pids=pids)
+        inner = bubblewrap.limited(stage, self._limits, entry_point)
         with contextlib.ExitStack() as handed_over:
             descriptors = [each.writing for each in {tree, report}]
             for each in {tree, report}:
@@ -164,20 +177,23 @@ class SandboxRuntime:
                 descriptors.append(file.fileno())
                 return file.fileno()
 
-            words = content(bubblewrap.options(stage, directory, report.writing, content, as_root=self._as_root))
+            options = bubblewrap.options(
+                stage, self._limits, place.directory, report.writing, content, as_root=self._as_root
+            )
+            words, user = content(options), host_user(self._users, place.slot)
             command = (
-                bubblewrap.command_of_root(self._program, directory, tree.writing, words, inner, mark=self._mark)
+                bubblewrap.command_of_root(
+                    self._program, place.directory, user, tree.writing, words, inner, mark=self._mark
+                )
                 if self._as_root
                 else bubblewrap.command(self._program, words, inner, mark=self._mark)
             )
             return BwrapProcess(command, descriptors, tree, keep_output=stage.logs)
 
     def _judge(
-        self, stage: Stage, process: BwrapProcess, exit_code: int | None, stderr: Output, *, in_time: bool
+        self, stage: Stage, process: BwrapProcess, exit_code: int | None, stderr: Output
     ) -> tuple[Reason | None, str | None]:
         memory = stage.memory or self._limits.memory
-        if not in_time:
-            return Reason.TIMEOUT, f"it ran longer than {stage.timeout:g} s"
         if exit_code is None:
             problem = stderr.text.strip().rpartition("\n")[2]
             return Reason.RUNTIME_ERROR, f"no sandbox could be made: {problem or 'bwrap does not say why'}"

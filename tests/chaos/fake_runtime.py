@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 
 from broadway_grader.domain import Output, Reason, Stage, StageResult
+from broadway_grader.ending import Ending
 from broadway_grader.runtimes.port import Place, Settings
 from tests.chaos.outcomes import Outcome
 
@@ -24,7 +25,8 @@ class FakeRuntime:
     async def remove_leftovers(self) -> None:
         """A stage is a task of the process, and ends with it."""
 
-    async def run_stage(self, stage: Stage, place: Place) -> StageResult:
+    async def run_stage(self, stage: Stage, place: Place, ending: Ending | None = None) -> StageResult:
+        del ending  # a pause and an exit code give no cause for it
         started_at = datetime.now(UTC)
         outcome = Outcome.of(stage.env)
         (place.directory / f"stage-{place.stage}").touch(exist_ok=False)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from broadway_grader.domain import Stage, StageResult
+from broadway_grader.ending import Ending
 from broadway_grader.runtimes.port import Place, Runtime
 
 BEGIN, END, STOPPED = "begin", "end", "stopped"
@@ -75,10 +76,10 @@ class RecordedRuntime:
     async def remove_leftovers(self) -> None:
         await self._runtime.remove_leftovers()
 
-    async def run_stage(self, stage: Stage, place: Place) -> StageResult:
+    async def run_stage(self, stage: Stage, place: Place, ending: Ending | None = None) -> StageResult:
         self._recorder.note(place, BEGIN)
         try:
-            result = await self._runtime.run_stage(stage, place)
+            result = await self._runtime.run_stage(stage, place, ending)
         except BaseException:
             self._recorder.note(place, STOPPED)
             raise

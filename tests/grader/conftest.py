@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from broadway_grader.removal import remove_tree
 from broadway_grader.runtimes import RUNTIMES
-from broadway_grader.runtimes.docker import INSTANCE_LABEL
+from broadway_grader.runtimes.confinement import INSTANCE_LABEL
 from broadway_grader.runtimes.port import Limits, Place, Runtime, Settings
 from tests.grader.stages import IMAGE
 
@@ -65,7 +65,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     directory = tmp_path / "job"
     directory.mkdir()
     directory.chmod(0o777)
-    yield Place(job_id="697dd0a80a1b2c3d4e5f6011", attempt=2, stage=1, directory=directory)
+    yield Place(job_id="697dd0a80a1b2c3d4e5f6011", attempt=2, stage=1, slot=1, directory=directory)
     remove_tree(directory)
     assert not directory.exists()
 

@@ -17,7 +17,8 @@ import pytest_asyncio
 from broadway_grader.domain import Reason, Stage
 from broadway_grader.runtimes import images
 from broadway_grader.runtimes.attach import Frames
-from broadway_grader.runtimes.docker import INSTANCE_LABEL, DockerRuntime
+from broadway_grader.runtimes.confinement import INSTANCE_LABEL
+from broadway_grader.runtimes.docker import DockerRuntime
 from broadway_grader.runtimes.images import Images, ImageUnavailable
 from broadway_grader.runtimes.port import Place, Settings
 from tests.grader.conftest import containers
@@ -44,29 +45,10 @@ async def inspected(runtime: DockerRuntime, stage: Stage, place: Place, engine: 
     running = asyncio.create_task(runtime.run_stage(stage, place))
     await until((place.directory / "started").exists, "the stage to start")
     try:
-        yield engine.api.inspect_container(containers(engine, runtime._instance)[0])
+        yield engine.api.inspect_container(containers(engine, runtime._settings.instance)[0])
     finally:
         running.cancel()
         await asyncio.wait({running})
-
-
-async def test_a_container_is_confined_unless_told_otherwise(
-    runtime: DockerRuntime, settings: Settings, place: Place, engine: Any
-) -> None:
-    async with inspected(runtime, sh("touch /job/started; sleep 60"), place, engine) as container:
-        host, limits = container["HostConfig"], settings.limits
-        assert host["CapDrop"] == ["ALL"]
-        assert host["SecurityOpt"] == ["no-new-privileges"]
-        assert host["Privileged"] is False
-        assert host["NetworkMode"] == "none"
-        assert host["Memory"] == host["MemorySwap"] == limits.memory
-        assert host["NanoCpus"] == limits.cpus * 10**9
-        assert host["PidsLimit"] == limits.pids
-        assert host["Init"] is True
-        assert host["LogConfig"]["Type"] == "none", "the engine keeps no file of the output"
-        assert {limit["Name"]: limit["Hard"] for limit in host["Ulimits"]} == {"nofile": 4096, "core": 0}
-        assert container["Config"]["Tty"] is False
-        assert [mount["Destination"] for mount in container["Mounts"]] == ["/job"]
 
 
 async def test_a_container_tells_whose_it_is(
@@ -79,15 +61,6 @@ async def test_a_container_tells_whose_it_is(
             "broadway.attempt": "2",
             "broadway.stage": "1",
         }
-
-
-async def test_a_stage_may_ask_for_other_limits(runtime: DockerRuntime, place: Place, engine: Any) -> None:
-    """Looked at without being started: where the engine itself is confined it may start nothing privileged."""
-    container = runtime._create(sh("true", memory=96 * 1024**2, cpus=0.5, pids=9, privileged=True), place)
-    host = engine.api.inspect_container(container)["HostConfig"]
-    engine.api.remove_container(container)
-    assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (96 * 1024**2, 500_000_000, 9)
-    assert host["Privileged"] is True
 
 
 async def test_the_result_names_what_ran(runtime: DockerRuntime, place: Place, engine: Any) -> None:
@@ -243,7 +216,7 @@ async def test_a_failing_engine_is_not_blamed_on_the_stage(
     def fail(*arguments: object, **named: object) -> None:
         raise docker.errors.APIError("no space left on device")
 
-    monkeypatch.setattr(runtime._api, "start", fail)
+    monkeypatch.setattr(runtime._engine.api, "start", fail)
     result = await runtime.run_stage(sh("true"), place)
     assert result.reason is Reason.RUNTIME_ERROR
     assert "no space left" in str(result.message)
@@ -256,7 +229,7 @@ async def test_a_container_that_could_not_be_removed_is_removed_later(
         raise docker.errors.APIError("device or resource busy")
 
     with monkeypatch.context() as broken:
-        broken.setattr(runtime._api, "remove_container", fail)
+        broken.setattr(runtime._engine.api, "remove_container", fail)
         assert (await runtime.run_stage(sh("true"), place)).reason is None
     assert len(containers(engine, settings.instance)) == 1
     await runtime.run_stage(sh("true"), place)

@@ -304,10 +304,10 @@ async def test_the_event_loop_is_never_held_up(runtime: Runtime, place: Place) -
 async def test_no_descriptor_and_no_thread_is_lost(runtime: Runtime, place: Place) -> None:
     await asyncio.gather(*(runtime.run_stage(sh("true"), place) for _ in range(4)))
     open_files, threads = descriptors(), threading.active_count()
-    for _ in range(3):
+    for _ in range(5):
         await asyncio.gather(*(runtime.run_stage(sh("echo x"), place) for _ in range(2)))
-    assert descriptors() <= open_files
-    assert threading.active_count() <= threads + 4, "a pool grows up to its size"
+    assert descriptors() <= open_files + 4, "a pool of connections grows up to its size"
+    assert threading.active_count() <= threads + 4, "and so does one of threads"
 
 
 async def test_closing_is_harmless_at_any_time(runtime_name: str, settings: Settings) -> None:

@@ -23,6 +23,8 @@ from broadway_grader.removal import remove_tree
 from broadway_grader.runtimes import bubblewrap, sandbox
 from broadway_grader.runtimes.port import Place, Settings
 from broadway_grader.runtimes.sandbox import SandboxRuntime
+from broadway_grader.runtimes.users import DEFAULT_USERS
+from tests.grader.conftest import LIMITS
 from tests.grader.stages import IMAGE, processes, sh, until
 
 ROOT = Path(__file__).parents[2]
@@ -86,9 +88,7 @@ def test_also_the_sandboxes_of_ordinary_users_carry_the_mark_of_their_grader() -
 
 async def test_tmp_is_bounded(runtime: SandboxRuntime, place: Place) -> None:
     for directory in ("/tmp", "/dev/shm"):
-        result = await runtime.run_stage(
-            sh(f"head -c {bubblewrap.TMP_BYTES + 10**6} /dev/zero > {directory}/big"), place
-        )
+        result = await runtime.run_stage(sh(f"head -c {LIMITS.tmp + 10**6} /dev/zero > {directory}/big"), place)
         assert result.reason is Reason.STAGE_FAILED, directory
 
 
@@ -132,15 +132,15 @@ async def test_a_link_in_job_does_not_lead_the_runtime_out(
 
 @as_root
 async def test_under_a_root_grader_no_process_of_a_stage_is_root(runtime: SandboxRuntime, place: Place) -> None:
-    marker = f"25{uuid.uuid4().int % 10**9}"
+    marker, host = f"25{uuid.uuid4().int % 10**9}", DEFAULT_USERS[place.slot]
     running = asyncio.create_task(runtime.run_stage(sh(f"touch /job/started; sleep {marker}", user="0"), place))
     await until((place.directory / "started").exists, "the stage to start")
-    assert (place.directory / "started").stat().st_uid == bubblewrap.HOST_USER
+    assert (place.directory / "started").stat().st_uid == host
     await until(lambda: owners(f"sleep {marker}", "sleep"), "the stage's sleep")
     users = owners(f"sleep {marker}", "sleep")
     running.cancel()
     await asyncio.wait({running})
-    assert users == {bubblewrap.HOST_USER}
+    assert users == {host}
 
 
 def owners(marker: str, program: str) -> set[int]:
@@ -180,7 +180,7 @@ async def live(directory, marker):
     runtime = SandboxRuntime(Settings(limits=limits, slots=1, instance="life"))
     await runtime.open()
     stage = Stage(image="", entry_point=["sh", "-c", f"(setsid sleep {marker} &) ; touch /job/started; sleep {marker}"])
-    result = await runtime.run_stage(stage, Place(job_id="1", attempt=1, stage=0, directory=Path(directory)))
+    result = await runtime.run_stage(stage, Place(job_id="1", attempt=1, stage=0, slot=0, directory=Path(directory)))
     print(result.reason)
 
 asyncio.run(live(*sys.argv[1:]))
@@ -206,7 +206,9 @@ async def test_a_grader_below_a_directory_that_only_root_may_enter_works(
     job.mkdir(parents=True)
     job.chmod(0o777)
     closed.chmod(0o700)
-    result = await runtime.run_stage(sh("echo x > /job/file"), Place(job_id="1", attempt=1, stage=0, directory=job))
+    result = await runtime.run_stage(
+        sh("echo x > /job/file"), Place(job_id="1", attempt=1, stage=0, slot=0, directory=job)
+    )
     assert result.reason is None, result.message
 
 
@@ -235,7 +237,7 @@ def test_an_ordinary_user_needs_nothing_more(
         runtime = SandboxRuntime(settings)
         await runtime.open()
         stage = sh("id -u; touch /job/mine; mkdir -p /job/a/b; chmod 000 /job/a/b /job/a")
-        result = await runtime.run_stage(stage, Place(job_id="1", attempt=1, stage=0, directory=job))
+        result = await runtime.run_stage(stage, Place(job_id="1", attempt=1, stage=0, slot=0, directory=job))
         owner = (job / "mine").stat().st_uid
         await asyncio.to_thread(remove_tree, job / "a")
         return f"{result.reason} {result.stdout.text.strip()} {owner} {[path.name for path in job.iterdir()]}"

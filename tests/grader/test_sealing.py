@@ -169,7 +169,7 @@ class Scripted:
 
 
 async def seal(job: Path, runtime: Any) -> StageResult:
-    place = Place(job_id="j", attempt=1, stage=1, directory=job)
+    place = Place(job_id="j", attempt=1, stage=1, slot=0, directory=job)
     return await run_sealed(runtime, Stage(image="i", results=True), place, max_bytes=1024, now=utc_now)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from broadway_grader.clock import utc_now
 from broadway_grader.domain import Job, Reason, Stage, StageResult
+from broadway_grader.ending import Ending
 from broadway_grader.errors import SetupError
 from broadway_grader.removal import remove_tree
 from broadway_grader.runner import JobRunner
@@ -167,7 +168,7 @@ class ScriptedRuntime:
         self.roster: object = None
         self.jobs: object = None
 
-    async def run_stage(self, stage: Stage, place: Place) -> StageResult:
+    async def run_stage(self, stage: Stage, place: Place, ending: Ending | None = None) -> StageResult:
         self._look(place)
         if stage.image == "crash":
             raise RuntimeError("out of the blue")
@@ -196,14 +197,14 @@ def job(*images: str, students: list[object] | None = None) -> Job:
 
 async def test_stages_run_in_order_in_one_directory(directory: WorkDirectory) -> None:
     runtime = ScriptedRuntime()
-    result = await JobRunner(runtime, directory).run(job("ok", "ok"))
+    result = await JobRunner(runtime, directory, slots=2).run(job("ok", "ok"))
     assert (result.reason, result.attempt, len(result.stages)) == (None, 3, 2)
     assert runtime.seen == [(0, []), (1, ["of-stage-0"])]
     assert list(directory.jobs.iterdir()) == []
 
 
 async def test_the_first_failing_stage_is_the_last_to_run(directory: WorkDirectory) -> None:
-    result = await JobRunner(ScriptedRuntime(), directory).run(job("ok", "fail", "ok"))
+    result = await JobRunner(ScriptedRuntime(), directory, slots=2).run(job("ok", "fail", "ok"))
     assert [stage.reason for stage in result.stages] == [None, Reason.TIMEOUT]
     assert result.to_wire()["success"] is False
     assert result.to_wire()["reason"] == "timeout"
@@ -212,7 +213,7 @@ async def test_the_first_failing_stage_is_the_last_to_run(directory: WorkDirecto
 async def test_the_roster_is_there_before_the_first_stage(directory: WorkDirectory) -> None:
     runtime = ScriptedRuntime()
     students: list[object] = [{"NET_ID": "ada1", "N": 3, "LATE": True}, {"NET_ID": "é\ud800"}]
-    await JobRunner(runtime, directory).run(job("ok", students=students))
+    await JobRunner(runtime, directory, slots=2).run(job("ok", students=students))
     assert runtime.seen == [(0, ["roster.json"])]
     assert runtime.roster == students
 
@@ -221,7 +222,7 @@ async def test_post_processing_finds_how_each_students_job_ended(directory: Work
     runtime = ScriptedRuntime()
     ended: list[dict[str, Any]] = [{"state": "succeeded", "score": 7.5}, {"state": "failed", "score": None}]
     given = dataclasses.replace(job("ok", students=[{"NET_ID": "ada1"}, {"NET_ID": "bob2"}]), student_jobs=ended)
-    await JobRunner(runtime, directory).run(given)
+    await JobRunner(runtime, directory, slots=2).run(given)
     assert runtime.seen == [(0, ["jobs.json", "roster.json"])]
     assert runtime.jobs == [
         {"student": {"NET_ID": "ada1"}, "state": "succeeded", "score": 7.5},
@@ -231,7 +232,7 @@ async def test_post_processing_finds_how_each_students_job_ended(directory: Work
 
 async def test_an_empty_roster_is_a_roster(directory: WorkDirectory) -> None:
     runtime = ScriptedRuntime()
-    await JobRunner(runtime, directory).run(job("ok", students=[]))
+    await JobRunner(runtime, directory, slots=2).run(job("ok", students=[]))
     assert runtime.roster == []
 
 
@@ -239,7 +240,7 @@ async def test_a_fault_of_the_grader_fails_the_job_and_says_so(
     directory: WorkDirectory, caplog: pytest.LogCaptureFixture
 ) -> None:
     moment = datetime.fromisoformat("2026-01-31T09:30:00Z")
-    result = await JobRunner(ScriptedRuntime(), directory, now=lambda: moment).run(job("crash"))
+    result = await JobRunner(ScriptedRuntime(), directory, slots=2, now=lambda: moment).run(job("crash"))
     assert result.reason is Reason.RUNTIME_ERROR
     assert "out of the blue" in str(result.stages[0].message)
     assert result.stages[0].started_at == moment

@@ -55,6 +55,12 @@ OTHER: dict[str, tuple[str, Any]] = {  # a value of each option that is neither 
     "job_disk": ("64m", "64m"),
     "job_files": ("1000", 1000),
     "job_bound": ("watch", "watch"),
+    "stage_tmp": ("16m", "16m"),
+    "stage_disk": ("2g", "2g"),
+    "stage_user": ("30000-31023", "30000-31023"),
+    "allow_root_stages": ("false", False),
+    "stage_read_only": ("true", True),
+    "oci_runtime": ("runsc", "runsc"),
     "poll_wait": ("5", 5),
 }
 TOGETHER = {"ssl_certificate": ["--ssl-key", "k"], "ssl_key": ["--ssl-certificate", "c"]}
@@ -163,6 +169,8 @@ BAD: list[tuple[type[Options], list[str], dict[str, str], str]] = [
     (GraderConfig, ["--stage-cpus", "inf"], {}, "--stage-cpus"),
     (GraderConfig, ["--poll-wait", "-1"], {}, "--poll-wait"),
     (GraderConfig, ["--poll-wait", "61"], {}, "--poll-wait"),
+    (GraderConfig, ["--no-allow-root-stages", "--stage-user", "image"], {}, "an image's user is often root"),
+    (GraderConfig, ["--runtime", "sandbox", "--oci-runtime", "runsc"], {}, "with --runtime sandbox nothing would use"),
     (GraderConfig, ["--runtime", "podman"], {}, "--runtime: 'podman' is none of auto, docker, sandbox"),
 ]
 

@@ -102,8 +102,10 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_grader": (),
     "broadway_grader.domain": (),
     "broadway_grader.errors": (),
+    "broadway_grader.ending": ("broadway_grader.domain",),
     "broadway_grader.runtimes*": (
-        *("broadway_grader.domain", "broadway_grader.errors", "broadway_grader.removal", "broadway_grader.runtimes*"),
+        *("broadway_grader.domain", "broadway_grader.errors", "broadway_grader.removal", "broadway_grader.ending"),
+        "broadway_grader.runtimes*",
     ),
     "broadway_grader.*": ("broadway_grader*", "config"),
     "broadway_client*": ("broadway_client*",),

@@ -1,0 +1,157 @@
+"""The life of one container: created, started, watched, ended, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import re
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import docker.errors
+
+from broadway_grader.domain import Reason
+from broadway_grader.ending import Ending
+from broadway_grader.runtimes.attach import AttachedStream
+from broadway_grader.runtimes.engine import Engine, explanation
+from broadway_grader.runtimes.output import BoundedOutput
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a killed container may take to end, and its last output to arrive.
+KILL_GRACE = 10.0
+
+# How the engine says that a container cannot be started for a reason that its stage brought along, and the exit code
+# that a shell would have given.
+_START_FAULTS = (
+    (re.compile(r"exec: .*(executable file not found|no such file or directory)"), 127),
+    (re.compile(r"exec: .*(permission denied|is a directory|exec format error)"), 126),
+    (re.compile(r"unable to find (user|group)|no matching entries in (passwd|group)"), 126),
+)
+_EXIT_MESSAGES = {
+    126: "the entry point could not be executed",
+    127: "the entry point, or a command in it, was not found",
+}
+
+
+@dataclasses.dataclass(kw_only=True)
+class Outcome:
+    """What is known of a container so far."""
+
+    exit_code: int | None = None
+    reason: Reason | None = None
+    message: str | None = None
+    started_at: datetime | None = None
+
+
+class Container:
+    """One container of a stage, to be entered once: it is created at the beginning of the block, for `run`.
+
+    What becomes of it is written to `outcome` as it happens, so that a failing engine leaves what was known before.
+    """
+
+    def __init__(self, engine: Engine, request: Mapping[str, Any], outcome: Outcome) -> None:
+        self._engine = engine
+        self._api = engine.api
+        self._request = request
+        self._outcome = outcome
+        self.id = ""
+
+    async def create(self) -> bool:
+        """Create it; False if the engine finds something in the request that cannot be, which is the stage's fault."""
+        try:
+            created = await self._engine.call(self._api.create_container_from_config, self._request)
+        except docker.errors.APIError as error:
+            if error.status_code != 400:
+                raise
+            # The engine read the request and found a value in it that cannot be: a host name, a limit, no command.
+            self._outcome.reason, self._outcome.message = Reason.STAGE_FAILED, explanation(error)
+            return False
+        self.id = str(created["Id"])
+        return True
+
+    async def run(self, seconds: float, ending: Ending, outputs: tuple[BoundedOutput, ...]) -> None:
+        """Start it and see it to its end, which comes at the latest with `ending`; or after so many `seconds`."""
+        async with self._attached(outputs) as copies:
+            if await self._start():
+                await self._wait(seconds, ending)
+                if copies:  # which end with the container's last process
+                    await asyncio.wait(copies, timeout=KILL_GRACE)
+
+    async def _start(self) -> bool:
+        outcome = self._outcome
+        try:
+            await self._engine.call(self._api.start, self.id)
+        except docker.errors.APIError as error:
+            message = explanation(error)
+            for pattern, exit_code in _START_FAULTS:
+                if pattern.search(message):
+                    outcome.exit_code, outcome.reason, outcome.message = exit_code, Reason.STAGE_FAILED, message
+                    return False
+            raise
+        outcome.started_at = datetime.now(UTC)
+        return True
+
+    async def _wait(self, seconds: float, ending: Ending) -> None:
+        """Wait for the end of the container, or bring it about."""
+        waiting = asyncio.ensure_future(self._engine.call(self._api.wait, self.id, timeout=seconds + 2 * KILL_GRACE))
+        try:
+            await ending.first_of(waiting, seconds)
+            if not waiting.done():
+                ending.order(Reason.TIMEOUT, f"it ran longer than {seconds:g} s")
+                await self._kill()
+                await asyncio.wait({waiting}, timeout=KILL_GRACE)
+                return
+            ended = waiting.result()
+        finally:
+            waiting.add_done_callback(_retrieve)
+        await self._judge(ended)
+
+    async def _judge(self, ended: Mapping[str, Any]) -> None:
+        outcome = self._outcome
+        outcome.exit_code = int(ended["StatusCode"])
+        if outcome.exit_code == 0 and not ended.get("Error"):
+            return
+        state = (await self._engine.call(self._api.inspect_container, self.id))["State"]
+        outcome.exit_code = int(state["ExitCode"])
+        if state.get("OOMKilled"):
+            outcome.reason = Reason.OUT_OF_MEMORY
+            outcome.message = f"it wanted more than {self._request['HostConfig']['Memory']} bytes of memory"
+        else:
+            outcome.reason = Reason.STAGE_FAILED
+            outcome.message = state.get("Error") or _EXIT_MESSAGES.get(outcome.exit_code)
+
+    async def _kill(self) -> None:
+        try:
+            await self._engine.call(self._api.kill, self.id)
+        except docker.errors.APIError as error:
+            if error.status_code not in (404, 409):  # gone, or ended by itself at the last moment
+                raise
+
+    @contextlib.asynccontextmanager
+    async def _attached(self, outputs: tuple[BoundedOutput, ...]) -> AsyncIterator[set[asyncio.Task[None]]]:
+        """Copy the container's stdout and stderr, over one connection each so that each can be cut off by itself.
+
+        Yields the tasks that copy. They are attached before the container is started, so nothing is missed.
+        """
+        streams: list[AttachedStream] = []
+        copies: set[asyncio.Task[None]] = set()
+        try:
+            for name, output in zip(("stdout", "stderr"), outputs, strict=False):
+                streams.append(await self._engine.call(AttachedStream, self._api, self.id, name))
+                copies.add(asyncio.create_task(self._engine.call(streams[-1].copy, output)))
+            yield copies
+        finally:
+            for stream in streams:
+                stream.hang_up()
+            if copies:
+                await asyncio.wait(copies)
+
+
+def _retrieve(done: asyncio.Future[Any]) -> None:
+    """Take the error of something that nobody waits for any more."""
+    if not done.cancelled() and (error := done.exception()):
+        log.debug("a call to the engine was abandoned and failed: %s", error)
