@@ -295,10 +295,10 @@ async def test_the_event_loop_is_never_held_up(runtime: Runtime, place: Place) -
             longest = max(longest, loop.time() - begun - 0.005)
 
     watching = asyncio.create_task(watch())
-    stages = [sh("head -c 5000000 /dev/zero; sleep 0.2") for _ in range(4)]
+    stages = [sh("head -c 5000000 /dev/zero; sleep 2") for _ in range(4)]
     await asyncio.gather(*(runtime.run_stage(stage, place) for stage in stages))
     watching.cancel()
-    assert longest < 0.25, "generous: two cores run eight processes and the engine here"
+    assert longest < 1, "generous, for busy machines; whoever waited for a stage here would wait for 2 s"
 
 
 async def test_no_descriptor_and_no_thread_is_lost(runtime: Runtime, place: Place) -> None:
