@@ -32,7 +32,7 @@ def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkDi
 
 @pytest.fixture
 def runner(runtime: Runtime, directory: WorkDirectory) -> JobRunner:
-    return JobRunner(runtime, directory)
+    return JobRunner(runtime, directory, slots=4)
 
 
 def job(*stages: Stage) -> Job:
