@@ -37,6 +37,11 @@ def remove_tree(path: Path) -> None:
         _forced(lambda: os.rmdir(path.name, dir_fd=parent), path.name, parent)
 
 
+def unlink(name: str, directory: int) -> None:
+    """Unlink `name`, whatever it is but a directory, also if it was made immutable. Raises OSError."""
+    _forced(lambda: os.unlink(name, dir_fd=directory), name, directory)
+
+
 def _empty(top: int) -> None:
     """Remove everything in the directory `top`, breadth first, with the directories below moved up into it."""
     moved = changed = 0
@@ -96,12 +101,8 @@ def _unlink_files(directory: int) -> tuple[list[str], int]:
                 continue
             files += 1
             with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # the next look will tell
-                _unlink(entry.name, directory)
+                unlink(entry.name, directory)
     return directories, files
-
-
-def _unlink(name: str, directory: int) -> None:
-    _forced(lambda: os.unlink(name, dir_fd=directory), name, directory)
 
 
 def _forced(call: Callable[[], None], name: str, parent: int) -> None:

@@ -10,27 +10,30 @@ the same user; that nobody else could write it is what seals it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from broadway_grader.directories import opened
 from broadway_grader.domain import Reason, Stage, StageResult
 from broadway_grader.errors import Fault, InvalidResults
 from broadway_grader.gradescope import parse_results
-from broadway_grader.removal import remove_tree
+from broadway_grader.removal import remove_tree, unlink
 from broadway_grader.runtimes.port import Place, Runtime
 
 log = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Not following a link, and not waiting for the other end of a fifo.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CHUNK = 65_536
 #: How often a name is freed that somebody takes again.
 _TRIES = 5
@@ -79,15 +82,13 @@ async def run_sealed(
 
 def clear(job: Path) -> None:
     """Remove whatever stands at /job/results.json. Raises OSError if that is impossible."""
-    with _directory(job) as directory:
+    with opened(os.open(job, _DIRECTORY)) as directory:
         for _ in range(_TRIES):
             try:
-                os.unlink(RESULTS, dir_fd=directory)
+                unlink(RESULTS, directory)
             except FileNotFoundError:
                 return
-            except (IsADirectoryError, PermissionError):  # which of the two, for a directory, is up to the system
-                if not stat.S_ISDIR(os.stat(RESULTS, dir_fd=directory, follow_symlinks=False).st_mode):
-                    raise
+            except IsADirectoryError:
                 remove_tree(job / RESULTS)
     raise OSError(errno.ENOTEMPTY, "it comes back as often as it is removed")
 
@@ -95,7 +96,7 @@ def clear(job: Path) -> None:
 def take(job: Path, max_bytes: int) -> dict[str, Any]:
     """The results in /job/results.json, normalised. Raises InvalidResults, whatever stands there."""
     try:
-        with _directory(job) as directory, _opened(directory) as file:
+        with opened(os.open(job, _DIRECTORY)) as directory, opened(os.open(RESULTS, _FILE, dir_fd=directory)) as file:
             content = _read(file, max_bytes)
     except OSError as error:
         what = {
@@ -122,23 +123,3 @@ def _read(file: int, max_bytes: int) -> bytes:
             return bytes(content)
         content += chunk
     raise InvalidResults([Fault(path="$", message=f"it is larger than {max_bytes} bytes")])
-
-
-@contextlib.contextmanager
-def _directory(path: Path) -> Iterator[int]:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def _opened(directory: int) -> Iterator[int]:
-    # Not following a link, and not waiting for the other end of a fifo.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    handle = os.open(RESULTS, flags, dir_fd=directory)
-    try:
-        yield handle
-    finally:
-        os.close(handle)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -213,6 +214,12 @@ async def test_a_stage_whose_results_cannot_be_sealed_does_not_run(
     assert result.reason is reason
     assert "cannot be removed" in str(result.message)
     assert result.results is None
+
+
+def test_what_was_made_immutable_is_removed(job: Path) -> None:
+    subprocess.run(["chattr", "+i", _write(job / RESULTS, FORGED)], check=True)
+    clear(job)
+    assert not os.path.lexists(job / RESULTS)
 
 
 async def test_a_cancelled_job_waits_for_the_removal_under_way(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
