@@ -190,7 +190,8 @@ async def serving(
                 assert not running.failure.done(), "a background task died"
 
         server = asyncio.create_task(run())
-        await asyncio.wait({server, listening}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {server, listening}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if server.done():
             server.result()  # why it could not be started
         port = await listening
