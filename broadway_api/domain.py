@@ -92,6 +92,7 @@ class Stage:
     memory: int | str | None = None  # bytes, or with a unit: "512m"
     cpus: float | None = None
     pids: int | None = None
+    cpuset_cpus: str | None = None  # which CPUs: "0-2,5"
     logs: bool = True
     user: str | None = None
     working_dir: str | None = None

@@ -163,6 +163,12 @@ def stage_schema(policy: Policy) -> Schema:
             },
             "cpus": {"type": "number", "exclusiveMinimum": 0, "maximum": policy.max_stage_cpus},
             "pids": {"type": "integer", "minimum": 1, "maximum": policy.max_stage_pids},
+            "cpuset_cpus": {
+                "description": "which CPUs, by number: 0-2,5",
+                "type": "string",
+                "maxLength": 255,
+                "pattern": "^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$",
+            },
             "logs": {"type": "boolean", "default": True},
             "user": {"type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]+)?$"},
             "working_dir": {"type": "string", "maxLength": 4_096, "pattern": "^/[^\\u0000]*$"},

@@ -43,6 +43,10 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.environment", "broadway_api.bounds", "broadway_api.runconfig"),
         *("broadway_api.json_body", "broadway_api.schemas"),
     ),
+    "broadway_api.course_protocol*": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.environment"),
+        *("broadway_api.schemas", "broadway_api.course_protocol*"),
+    ),
     # The store: a port, and adapters that only whoever opens a store knows of.
     "broadway_api.store.port": ("broadway_api.domain", "broadway_api.errors", "broadway_api.tenants"),
     "broadway_api.store*": (
