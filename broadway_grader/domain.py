@@ -41,6 +41,7 @@ class Stage:
     memory: int | None = None  # bytes
     cpus: float | None = None
     pids: int | None = None
+    cpuset_cpus: str | None = None  # which CPUs: "0-2,5"
     logs: bool = True
     user: str | None = None
     working_dir: str | None = None

@@ -74,6 +74,7 @@ def _parse_stage(data: object, where: str) -> Stage:
         memory=members.size("memory"),
         cpus=members.number("cpus"),
         pids=None if pids is None else max(1, int(pids)),
+        cpuset_cpus=members.text("cpuset_cpus"),
         logs=members.flag("logs", default=True),
         user=members.text("user"),
         working_dir=members.text("working_dir"),

@@ -155,7 +155,8 @@ def limited(stage: Stage, limits: Limits, entry_point: Sequence[str]) -> list[st
         "nofile": (resource.RLIMIT_NOFILE, limits.open_files),
         "core": (resource.RLIMIT_CORE, 0),
     }
-    words = ["/usr/bin/prlimit"]
+    words = ["/usr/bin/taskset", "--cpu-list", stage.cpuset_cpus] if stage.cpuset_cpus else []
+    words.append("/usr/bin/prlimit")
     for name, (number, wanted) in allowed.items():
         hard = resource.getrlimit(number)[1]
         words.append(f"--{name}={wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)}")

@@ -60,6 +60,7 @@ def _resources(stage: Stage, settings: Settings) -> dict[str, Any]:
         "Memory": memory,
         "MemorySwap": memory,  # the sum of both: no swap, or a memory bomb would take the host's disk
         "NanoCpus": int((stage.cpus or limits.cpus) * 1e9),
+        **({"CpusetCpus": stage.cpuset_cpus} if stage.cpuset_cpus else {}),
         "PidsLimit": stage.pids or limits.pids,
         "ShmSize": limits.tmp,
         "Ulimits": [

@@ -337,3 +337,12 @@ async def test_a_runtime_that_is_named_is_not_replaced(settings: Settings, monke
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     with pytest.raises(SetupError, match="no Docker Engine answers"):
         await choose("docker", settings)
+
+
+async def test_a_stage_may_be_bound_to_some_cpus(runtime: Runtime, place: Place) -> None:
+    script = "grep Cpus_allowed_list /proc/self/status"
+    result = await runtime.run_stage(sh(script, cpuset_cpus="1"), place)
+    assert result.reason is None, result.message
+    assert result.stdout.text.split() == ["Cpus_allowed_list:", "1"]
+    missing = await runtime.run_stage(sh(script, cpuset_cpus="1000-1001"), at(place, 1))
+    assert missing.reason is Reason.STAGE_FAILED

@@ -18,7 +18,19 @@ def job(**stage: Any) -> dict[str, Any]:
 
 
 def test_what_is_left_out_or_null_has_its_default() -> None:
-    names = ("env", "entry_point", "host_name", "timeout", "memory", "cpus", "pids", "logs", "user", "results")
+    names = (
+        "env",
+        "entry_point",
+        "host_name",
+        "timeout",
+        "memory",
+        "cpus",
+        "pids",
+        "cpuset_cpus",
+        "logs",
+        "user",
+        "results",
+    )
     assert parse_job(job()).stages == [Stage(image="i")]
     assert parse_job(job(**dict.fromkeys(names))).stages == [Stage(image="i")]
 
