@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from broadway_api import environment
-from broadway_api.domain import Env, JobType, RunConfig, Stage
+from broadway_api.domain import Env, JobType, RunConfig, SecretRef, Stage, StageEnv
 from broadway_api.environment import CHECK_BUDGET, as_text
 from broadway_api.errors import Fault
 from broadway_api.policy import Policy
 
 #: Bytes of an entry point's words. Linux passes 128 KiB in one of them, and 2 MiB with the environment in all.
 MAX_COMMAND_BYTES = 131_072
+
+#: Secrets that a stage may name: 256 KiB, all of the longest.
+MAX_STAGE_SECRETS = 16
 
 #: Of `GRADING_RUN_ID` and `GRADING_JOB_ID` with their values.
 _RESERVED_BYTES = 128
@@ -61,11 +64,18 @@ def _command_problem(stage: Stage, policy: Policy) -> str | None:
     return f"more than the {MAX_COMMAND_BYTES} bytes that can be passed to a program; put a file into /job or the image"
 
 
+def _secrets_problem(stage: Stage, policy: Policy) -> str | None:
+    if len(stage.secrets) <= MAX_STAGE_SECRETS:
+        return None
+    return f"{len(stage.secrets)} secrets; a stage may name {MAX_STAGE_SECRETS}"
+
+
 _CHECKS: Mapping[str, Callable[[Stage, Policy], str | None]] = {
     "image": _image_problem,
     "memory": _memory_problem,
     "user": _user_problem,
     "entry_point": _command_problem,
+    "env": _secrets_problem,
 }
 
 
@@ -87,8 +97,9 @@ class _Weight:
     longest: int = 0  # bytes of the largest value, which each template may stand for
 
     @classmethod
-    def of(cls, env: Env) -> _Weight:
-        values = [as_text(value) for value in env.values()]
+    def of(cls, env: StageEnv) -> _Weight:
+        """Secrets count nothing: they have a bound of their own."""
+        values = [as_text(value) for value in env.values() if not isinstance(value, SecretRef)]
         sizes = [len(value.encode()) for value in values]
         return cls(
             size=sum(len(name) for name in env) + sum(sizes) + 2 * len(env),
@@ -152,5 +163,6 @@ def size_faults(config: RunConfig, roster: Sequence[Env], policy: Policy) -> Ite
 
 
 def _resolved_size(config: RunConfig, stage: Stage, student: Env | None) -> int:
-    resolved = environment.resolve(environment.merge(config.env, stage.env, student), {})
+    nothing = dict.fromkeys(stage.secrets.values(), "")
+    resolved = environment.resolve(environment.merge(config.env, stage.env, student), {}, nothing)
     return sum(len(name) + len(value.encode()) + 2 for name, value in resolved.items()) + _RESERVED_BYTES

@@ -15,6 +15,17 @@ from typing import Any
 #: Environment as courses write it: values are strings, numbers or booleans.
 Env = Mapping[str, str | int | float | bool]
 
+
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """In place of a value: that of the course's secret of this name, when a job is handed out."""
+
+    name: str
+
+
+#: Environment of a stage, the only place where secrets may stand.
+StageEnv = Mapping[str, str | int | float | bool | SecretRef]
+
 #: The course of every run that comes through the cluster-token protocol.
 DEFAULT_COURSE = "default"
 
@@ -71,6 +82,7 @@ class Reason(StrEnum):
     IMAGE_UNAVAILABLE = "image_unavailable"  # the image is neither there nor to be pulled
     RUNTIME_ERROR = "runtime_error"  # the grader or its engine failed
     WORKER_LOST = "worker_lost"  # leases ran out as often as a job may be handed out
+    SECRET_UNAVAILABLE = "secret_unavailable"  # noqa: S105  # a secret that it needs was deleted, or does not open
     CANCELLED = "cancelled"  # ended by staff, or its run failed before it could run
 
     @property
@@ -84,7 +96,7 @@ class Stage:
     """One container of a pipeline. None: left to the image, the engine or the grader."""
 
     image: str
-    env: Env = field(default_factory=dict)
+    env: StageEnv = field(default_factory=dict)
     entry_point: tuple[str, ...] | None = None
     enable_networking: bool = False
     host_name: str | None = None
@@ -99,6 +111,11 @@ class Stage:
     privileged: bool = False
     results: bool = False  # it writes /job/results.json; at most one stage of a pipeline does
     read_only: bool | None = None  # the root file system
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """The variables that take secrets, with the secrets' names."""
+        return {name: value.name for name, value in self.env.items() if isinstance(value, SecretRef)}
 
 
 Pipeline = tuple[Stage, ...]

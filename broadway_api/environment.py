@@ -1,8 +1,9 @@
 """The environment of a stage: merged from run, stage and student, with `$NAME` templates resolved. Pure.
 
 Precedence, lowest first: the run's `env`, the stage's `env`, the student's entry; an empty value of a stage hides
-nothing. `GRADING_RUN_ID` and `GRADING_JOB_ID` stand on top. A value `$NAME` takes NAME's value, `$$…` is a literal
-`$…`. Templates are checked when a run is created, so that resolving them later cannot fail.
+nothing. A stage's value may be a secret's, which is put in last. `GRADING_RUN_ID` and `GRADING_JOB_ID` stand on top. A
+value `$NAME` takes NAME's value, `$$…` is a literal `$…`. Templates are checked when a run is created, so that
+resolving them later cannot fail.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from broadway_api.domain import Env, JobType, Pipeline, RunConfig
+from broadway_api.domain import Env, JobType, Pipeline, RunConfig, SecretRef, StageEnv
 from broadway_api.errors import Fault
 
 #: What a shell calls a name (POSIX, section 8.1, with lower case).
@@ -43,22 +44,28 @@ def as_text(value: str | float | bool) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def merge(run: Env, stage: Env, student: Env | None) -> dict[str, str]:
-    """The three levels as one, templates unresolved. Always a new dictionary: no student sees another's values."""
-    merged = {name: as_text(value) for name, value in run.items()}
+def merge(run: Env, stage: StageEnv, student: Env | None) -> dict[str, str | SecretRef]:
+    """The three levels as one, templates and secrets unresolved.
+
+    Always a new dictionary: no student sees another's values.
+    """
+    merged: dict[str, str | SecretRef] = {name: as_text(value) for name, value in run.items()}
     student = student or {}
     for name, value in stage.items():
         if value != "" or not (name in merged or name in student):
-            merged[name] = as_text(value)
+            merged[name] = value if isinstance(value, SecretRef) else as_text(value)
     for name, value in student.items():
         merged[name] = as_text(value)
     return merged
 
 
-def resolve(merged: Mapping[str, str], reserved: Mapping[str, str]) -> dict[str, str]:
-    """The environment as the container gets it. Raises UnresolvedTemplate."""
+def resolve(
+    merged: Mapping[str, str | SecretRef], reserved: Mapping[str, str], secrets: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment as the container gets it; `secrets` by their names. Raises UnresolvedTemplate, KeyError."""
     variables = {**merged, **{name: escape(value) for name, value in reserved.items()}}
-    known: dict[str, str] = {}
+    # Known beforehand: a secret is never taken for a template, whatever its value begins with.
+    known = {name: (secrets or {})[value.name] for name, value in variables.items() if isinstance(value, SecretRef)}
     return {name: _resolve_one(name, variables, known) for name in variables}
 
 
@@ -81,12 +88,13 @@ def escape(value: str) -> str:
     return "$" + value if value.startswith("$") else value
 
 
-def _resolve_one(name: str, variables: Mapping[str, str], known: dict[str, str]) -> str:
+def _resolve_one(name: str, variables: Mapping[str, str | SecretRef], known: dict[str, str]) -> str:
     """One variable's value; `known` has those resolved before, and gets these, so that a chain is walked only once."""
     chain = {name: None}  # a dictionary for its order and its quick lookup
     at = name
     while at not in known:
         value = variables[at]
+        assert isinstance(value, str), "secrets are known"  # noqa: S101 - a mistake of ours, never of a config
         if not is_template(value):
             known[at] = value.removeprefix("$")
             break
@@ -100,6 +108,9 @@ def _resolve_one(name: str, variables: Mapping[str, str], known: dict[str, str])
             raise UnresolvedTemplate(name, f"${target} leads in a circle: {circle}")
         if target not in variables:
             raise UnresolvedTemplate(name, f"${target} names no variable; write $${target} for the literal text")
+        if isinstance(variables[target], SecretRef):
+            # A roster may have text of students in it, which must not reach out for what staff keep from them.
+            raise UnresolvedTemplate(name, f"${target} is a secret, which no template may take; name the secret itself")
         chain[target] = None
         at = target
     known.update(dict.fromkeys(chain, known[at]))
@@ -150,7 +161,7 @@ def _pipeline_faults(
 ) -> Iterator[Fault]:
     for index, stage in enumerate(pipeline):
         variables = {**merge(config.env, stage.env, student), **dict.fromkeys(RESERVED, "")}
-        known: dict[str, str] = {}
+        known = {name: "" for name, value in variables.items() if isinstance(value, SecretRef)}
         for name in variables:
             try:
                 _resolve_one(name, variables, known)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from broadway_api import environment, ids, lifecycle
 from broadway_api.all_jobs import all_jobs
 from broadway_api.domain import Claim, Job, JobState, JobType, Reason, Result, RunConfig, Worker, WorkerState
-from broadway_api.errors import ClaimLost, JobNotFound
+from broadway_api.errors import ClaimLost, JobNotFound, SecretKeyMismatch
 from broadway_api.events import WakeUps
 from broadway_api.known_runs import KnownRuns
 from broadway_api.policy import Policy
 from broadway_api.settling import Settler
 from broadway_api.store.port import Store
+from broadway_api.vault import Vault
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ class Handout:
 
     job: Job
     config: RunConfig
-    envs: tuple[Mapping[str, str], ...]  # one per stage
+    envs: tuple[Mapping[str, str], ...] = field(repr=False)  # one per stage
+    secrets: tuple[Sequence[str], ...]  # one per stage: the names in its env whose values must not be told
     roster: Sequence[Any] | None  # pre- and post-processing jobs only
     ended: Sequence[Job] | None  # the students' jobs, in roster order; post-processing jobs only
 
@@ -42,6 +45,7 @@ class Fleet:
         policy: Policy,
         *,
         known: KnownRuns,
+        vault: Vault,
         settler: Settler,
         wake_ups: WakeUps,
         now: Callable[[], datetime],
@@ -49,6 +53,7 @@ class Fleet:
         self._store = store
         self._policy = policy
         self._known = known
+        self._vault = vault
         self._settler = settler
         self._wake_ups = wake_ups
         self._now = now
@@ -106,8 +111,11 @@ class Fleet:
         while True:
             with self._wake_ups.place() as woken:
                 jobs = await self._store.claim_jobs(worker_id, slots, self._now(), self._policy.lease, holding=holding)
+                handouts = [handout for job in jobs if (handout := await self._handout_or_fail(job, worker_id))]
+                if handouts:
+                    return handouts
                 if jobs:
-                    return [await self._handout(job) for job in jobs]
+                    continue  # none of them can be run; there may be others
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0 or self._wake_ups.closed:
                     return []
@@ -152,8 +160,29 @@ class Fleet:
         if worker and worker.quarantined_until:
             logger.warning("worker %s (%s) is in quarantine: %s", worker_id, worker.hostname, reason)
 
-    async def _handout(self, job: Job) -> Handout:
+    async def _handout_or_fail(self, job: Job, worker_id: str) -> Handout | None:
+        """The job for its worker; None if its secrets cannot be had any more, which ends it: waiting brings nothing."""
         config = await self._known.config(job.run_id)
+        names = {name for stage in config.pipeline(job.type) for name in stage.secrets.values()}
+        try:
+            secrets = await self._vault.values(await self._known.course(job.run_id), names) if names else {}
+        except SecretKeyMismatch as error:
+            secrets, problem = {}, str(error)
+        else:
+            missing = ", ".join(sorted(names - secrets.keys()))
+            problem = missing and f"secrets were deleted since the run was created: {missing}; set them, and retry"
+        if not problem:
+            return await self._handout(job, config, secrets)
+        logger.warning("job %s of run %s cannot be handed out: %s", job.id, job.run_id, problem)
+        info = {"reason": Reason.SECRET_UNAVAILABLE.value, "message": problem}
+        with suppress(ClaimLost):  # it was cancelled this very moment
+            await self.finish(
+                Claim(job_id=job.id, worker_id=worker_id, attempt=job.attempt),
+                Result(success=False, reason=Reason.SECRET_UNAVAILABLE, info=(info,)),
+            )
+        return None
+
+    async def _handout(self, job: Job, config: RunConfig, secrets: Mapping[str, str]) -> Handout:
         reserved = {"GRADING_RUN_ID": job.run_id, "GRADING_JOB_ID": job.id}
         roster: Sequence[Any] | None = None
         ended: list[Job] | None = None
@@ -166,7 +195,11 @@ class Fleet:
             job=job,
             config=config,
             envs=tuple(
-                environment.resolve(environment.merge(config.env, stage.env, job.student), reserved)
+                environment.resolve(environment.merge(config.env, stage.env, job.student), reserved, secrets)
+                for stage in config.pipeline(job.type)
+            ),
+            secrets=tuple(
+                sorted(stage.secrets.keys() - (job.student or {}).keys() - reserved.keys())
                 for stage in config.pipeline(job.type)
             ),
             roster=roster,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from broadway_api.domain import Env, Pipeline, RunConfig, Stage
+from broadway_api.domain import Pipeline, RunConfig, SecretRef, Stage, StageEnv
 
 #: Fields of a stage that are said even where the config left them to their defaults.
 _ALWAYS_SAID = ("image", "env", "enable_networking", "timeout")
@@ -27,17 +27,24 @@ def stage_from_json(data: Mapping[str, Any]) -> Stage:
     for name in _INTEGERS & fields.keys():
         if isinstance(fields[name], float):
             fields[name] = int(fields[name])
+    fields["env"] = {
+        name: SecretRef(value["secret"]) if isinstance(value, dict) else value
+        for name, value in (fields.get("env") or {}).items()
+    }
     return Stage(**fields)
 
 
-def stage_to_json(stage: Stage, *, env: Env | None = None) -> dict[str, Any]:
+def stage_to_json(stage: Stage, *, env: StageEnv | None = None) -> dict[str, Any]:
     """The stage with its four basic fields and all others that the config has; `env` stands in for its own."""
     data: dict[str, Any] = {}
     for name in Stage.__dataclass_fields__:
         value = getattr(stage, name)
         if name in _ALWAYS_SAID or value != getattr(_STAGE_DEFAULTS, name):
             data[name] = list(value) if isinstance(value, tuple) else value
-    data["env"] = dict(stage.env if env is None else env)
+    data["env"] = {
+        name: {"secret": value.name} if isinstance(value, SecretRef) else value
+        for name, value in (stage.env if env is None else env).items()
+    }
     return data
 
 

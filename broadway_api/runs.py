@@ -22,13 +22,15 @@ from broadway_api.domain import (
     RunSummary,
     StageLog,
 )
-from broadway_api.errors import NothingToRetry, RunEnded, RunNotEnded, RunNotFound, StoreUnavailable
+from broadway_api.errors import InvalidInput, NothingToRetry, RunEnded, RunNotEnded, RunNotFound, StoreUnavailable
 from broadway_api.events import WakeUps
 from broadway_api.intake import Intake
 from broadway_api.known_runs import KnownRuns
 from broadway_api.policy import Policy
+from broadway_api.schemas import MAX_FAULTS
 from broadway_api.settling import Settler
 from broadway_api.store.port import Store
+from broadway_api.vault import Vault
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Runs:
         policy: Policy,
         *,
         known: KnownRuns,
+        vault: Vault,
         settler: Settler,
         wake_ups: WakeUps,
         now: Callable[[], datetime],
@@ -56,6 +59,7 @@ class Runs:
         self._store = store
         self._policy = policy
         self._known = known
+        self._vault = vault
         self._settler = settler
         self._wake_ups = wake_ups
         self._now = now
@@ -64,6 +68,8 @@ class Runs:
     async def create(self, body: bytes, idempotency: IdempotencyKey | None = None) -> str:
         """Keep a new run as its course wrote it; return its id. Raises NotJson, InvalidInput, IdempotencyMismatch."""
         run, jobs = await _beside_loop(len(body), self._intake.plan, body, self._now())
+        if faults := await self._vault.missing(run.course, run.config):
+            raise InvalidInput(faults[:MAX_FAULTS], more=len(faults[MAX_FAULTS:]))
         run_id = await self._store.create_run(run, jobs, idempotency=idempotency)
         if run_id == run.id:
             logger.info("run %s created: %d jobs", run_id, len(jobs))

@@ -105,6 +105,9 @@ RETRY: Schema = {
     "additionalProperties": False,
 }
 
+#: What a secret may be called.
+SECRET_NAME = "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"  # noqa: S105  # a pattern
+
 SECRET: Schema = {
     "title": "Secret",
     "type": "object",
@@ -121,7 +124,10 @@ RESULT: Schema = {
     "properties": {
         "success": {"type": "boolean"},
         "attempt": {"type": "integer", "minimum": 1, "maximum": _MAX_INTEGER},
-        "reason": {"enum": [reason for reason in Reason if reason not in ("worker_lost", "cancelled")] + [None]},
+        "reason": {
+            "enum": [reason for reason in Reason if reason not in ("worker_lost", "secret_unavailable", "cancelled")]
+            + [None]
+        },
         "info": {"type": "array", "maxItems": 100, "items": {"type": "object"}, "default": []},
     },
 }
@@ -132,6 +138,21 @@ def env_schema(policy: Policy) -> Schema:
     return ENV | {"maxProperties": policy.max_env_entries}
 
 
+def stage_env_schema(policy: Policy) -> Schema:
+    """The environment of a stage, where a secret may stand for a value."""
+    value = ENV["additionalProperties"] | {
+        "type": [*ENV["additionalProperties"]["type"], "object"],
+        "required": ["secret"],
+        "properties": {"secret": {"type": "string", "pattern": SECRET_NAME}},
+        "additionalProperties": False,
+    }
+    return env_schema(policy) | {
+        "title": "StageEnvironment",
+        "description": ENV["description"] + '; `{"secret": "NAME"}` takes the value of a secret of the course',
+        "additionalProperties": value,
+    }
+
+
 def stage_schema(policy: Policy) -> Schema:
     """A stage, within what the cluster allows."""
     return {
@@ -140,7 +161,7 @@ def stage_schema(policy: Policy) -> Schema:
         "required": ["image"],
         "properties": {
             "image": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[A-Za-z0-9][^\\s\\u0000]*$"},
-            "env": env_schema(policy),
+            "env": stage_env_schema(policy),
             "entry_point": {
                 "type": "array",
                 "minItems": 1,
@@ -312,6 +333,11 @@ def _fault(
     if rule[-2:] == ["propertyNames", "pattern"] and "labels" not in rule:
         names = ", ".join(repr(name) for name in cast(Schema, error.instance) if not re.fullmatch(_ENV_NAME, name))
         message = f"no environment name (letters, digits and _, no digit first): {_short(names)}"
+    elif rule[-1] == "type" and isinstance(error.instance, dict) and "secret" in error.instance:
+        message = (
+            "a secret may stand only in the env of a stage: every stage gets a run's or a student's, those that run"
+            " students' code too, and the roster is shown"
+        )
     elif rule[-2:] == ["privileged", "const"]:
         message = "privileged containers own their host; this cluster does not allow them (--allow-privileged)"
     elif rule[-2:] == ["enable_networking", "const"]:

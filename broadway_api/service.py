@@ -30,8 +30,12 @@ class Service:
         self._store = store
         self._clock = clock
         known = KnownRuns(store)
-        self.runs = Runs(store, policy, known=known, settler=self.settler, wake_ups=self.wake_ups, now=clock)
-        self.fleet = Fleet(store, policy, known=known, settler=self.settler, wake_ups=self.wake_ups, now=clock)
+        self.runs = Runs(
+            store, policy, known=known, vault=self.vault, settler=self.settler, wake_ups=self.wake_ups, now=clock
+        )
+        self.fleet = Fleet(
+            store, policy, known=known, vault=self.vault, settler=self.settler, wake_ups=self.wake_ups, now=clock
+        )
 
     def now(self) -> datetime:
         """The time by which leases are judged."""

@@ -7,15 +7,13 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
-from broadway_api.domain import SealedSecret
+from broadway_api.domain import JobType, RunConfig, SealedSecret
 from broadway_api.errors import Fault, InvalidInput
+from broadway_api.schemas import SECRET_NAME
 from broadway_api.secret_box import SecretBox
 from broadway_api.store.port import Store
 
 logger = logging.getLogger(__name__)
-
-#: What a secret may be called.
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 #: Characters that a value must have: a shorter one could not be masked in a log without masking half of it.
 MIN_LENGTH = 4
@@ -69,6 +67,21 @@ class Vault:
         await self._store.delete_secret(course, name)
         logger.info("secret %s of course %s deleted", name, course)
 
+    async def missing(self, course: str, config: RunConfig) -> list[Fault]:
+        """The places in a config that name secrets which the course does not have."""
+        named = [
+            (f"$.{job_type}_pipeline[{index}].env.{variable}", name)
+            for job_type in JobType
+            for index, stage in enumerate(config.pipeline(job_type))
+            for variable, name in stage.secrets.items()
+        ]
+        known = await self._store.secret_names(course) if named else {}
+        return [
+            Fault(path=path, message=f"there is no secret {name}; set it with PUT /api/v1/secrets/{name}")
+            for path, name in named
+            if name not in known
+        ]
+
     async def values(self, course: str, names: Collection[str]) -> Mapping[str, str]:
         """The values of those of the named secrets that there are. Raises SecretKeyMismatch."""
         found = await self._store.secrets(course, names)
@@ -87,7 +100,7 @@ class Vault:
 
 
 def _name_faults(name: str) -> list[Fault]:
-    if NAME.fullmatch(name):
+    if re.fullmatch(SECRET_NAME, name):
         return []
     message = f"{name[:40]!r} is no name of a secret: up to 100 letters, digits, _, . and -, not beginning with . or -"
     return [Fault(path="name", message=message)]

@@ -93,7 +93,7 @@ def _reason(stated: str | None, infos: Sequence[Json]) -> Reason:
 
 
 #: What a worker may say; the others are ours to say.
-_REPORTABLE = frozenset(Reason) - {Reason.WORKER_LOST, Reason.CANCELLED}
+_REPORTABLE = frozenset(Reason) - {Reason.WORKER_LOST, Reason.SECRET_UNAVAILABLE, Reason.CANCELLED}
 
 
 def _bounded(info: Json) -> Json:
@@ -120,14 +120,18 @@ def handout_to_json(
     envs: Sequence[Mapping[str, str]],
     lease: timedelta,
     *,
+    secrets: Sequence[Sequence[str]],
     roster: Sequence[Any] | None,
     ended: Sequence[Job] | None,
 ) -> Json:
     """A claimed job: its stages with their environments filled in, the roster, and how the students' jobs ended."""
-    stages = zip(config.pipeline(job.type), envs, strict=True)
+    stages = zip(config.pipeline(job.type), envs, secrets, strict=True)
     data: Json = {
         "job_id": job.id,
-        "stages": [runconfig.stage_to_json(stage, env=env) for stage, env in stages],
+        "stages": [
+            runconfig.stage_to_json(stage, env=env) | ({"secrets": list(names)} if names else {})
+            for stage, env, names in stages
+        ],
         "attempt": job.attempt,
         "lease_seconds": lease.total_seconds(),
     }

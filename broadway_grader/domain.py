@@ -33,7 +33,8 @@ class Stage:
     """One container of a job. None: left to the image or to the grader's configuration."""
 
     image: str
-    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    secrets: Sequence[str] = ()  # names in `env` whose values must not be told
     entry_point: Sequence[str] | None = None
     enable_networking: bool = False
     host_name: str | None = None

@@ -12,6 +12,7 @@ from datetime import datetime
 from broadway_grader.bounding import run_bounded
 from broadway_grader.clock import utc_now
 from broadway_grader.domain import Job, JobResult, Reason, Stage, StageResult, failed_result
+from broadway_grader.masking import Mask
 from broadway_grader.runtimes.port import Place, Runtime
 from broadway_grader.sealing import run_sealed
 from broadway_grader.workspace import WorkDirectory, Workspace
@@ -48,8 +49,15 @@ class JobRunner:
     async def run(self, job: Job) -> JobResult:
         """Run a job to its end; whatever goes wrong is in the result. Being cancelled kills the stage that runs.
 
-        Nothing of the job is left on this machine when this returns or raises.
+        Nothing of the job is left on this machine when this returns or raises, and none of its secrets is in the
+        result.
         """
+        result = await self._run(job)
+        # Before anything else sees the result, the disk included; a large one would hold up the heartbeats.
+        mask = Mask.of(job)
+        return await asyncio.to_thread(mask.result, result) if mask else result
+
+    async def _run(self, job: Job) -> JobResult:
         try:
             async with self._slot() as slot, self._directory.workspace(job.job_id) as workspace:
                 await self._place_inputs(job, workspace)

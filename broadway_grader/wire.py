@@ -81,6 +81,7 @@ def _parse_stage(data: object, where: str) -> Stage:
         privileged=members.flag("privileged", default=False),
         results=members.flag("results", default=False),
         read_only=members.flag("read_only", default=None),
+        secrets=_parse_names(data.get("secrets") or [], f"{where}.secrets"),
     )
 
 
@@ -139,6 +140,12 @@ def _parse_env(data: object, where: str) -> dict[str, str]:
 
 def _is_report(jobs: object, students: list[Any] | None) -> bool:
     return isinstance(jobs, list) and len(jobs) == len(students or ()) and all(isinstance(job, dict) for job in jobs)
+
+
+def _parse_names(data: object, where: str) -> tuple[str, ...]:
+    if isinstance(data, list) and all(isinstance(name, str) for name in data):
+        return tuple(data)
+    raise _Fault(f"{where} is no list of names")
 
 
 def _is_command(value: object) -> bool:

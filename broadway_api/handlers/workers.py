@@ -64,6 +64,7 @@ class ClaimHandler(WorkerHandler):
                 handout.config,
                 handout.envs,
                 self.service.policy.lease,
+                secrets=handout.secrets,
                 roster=handout.roster,
                 ended=handout.ended,
             )

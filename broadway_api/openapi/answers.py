@@ -196,11 +196,18 @@ WORKER_LIST = shape(
     },
 )
 
+_TOLD_NOBODY = list_of(TEXT) | {"description": "the variables whose values must not be told, if there are any"}
+
+CLAIMED_STAGE: Schema = STAGE | {
+    "title": "ClaimedStage",
+    "properties": STAGE["properties"] | {"secrets": _TOLD_NOBODY},
+}
+
 CLAIMED_JOB = shape(
     "ClaimedJob",
     {
         "job_id": ID,
-        "stages": list_of(STAGE) | {"description": "with `env` merged and resolved"},
+        "stages": list_of(CLAIMED_STAGE) | {"description": "with `env` merged and resolved"},
         "attempt": COUNT,
         "lease_seconds": {"type": "number"},
         "students": list_of(STUDENT) | {"description": "the roster; pre- and post-processing jobs only"},

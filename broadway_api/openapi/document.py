@@ -9,7 +9,7 @@ from typing import Any
 from broadway_api import __version__
 from broadway_api.openapi import courses, operations, secrets, workers
 from broadway_api.openapi.model import Access, Answer, Context, Operation, Parameter
-from broadway_api.schemas import ID, Schema
+from broadway_api.schemas import ID, SECRET_NAME, Schema
 
 #: The modules that describe routes, with the heading under which theirs stand.
 MODULES = (
@@ -24,7 +24,7 @@ PATH_PARAMETERS: Mapping[str, Schema] = {
     "grading_run_id": ID,
     "job_id": ID,
     "worker_id": ID,
-    "secret": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"},
+    "secret": {"type": "string", "pattern": SECRET_NAME},
     "asset": {"type": "string", "pattern": "^[a-z.-]+$"},
 }
 

@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet
 
 from broadway_api.errors import SecretKeyMismatch
 from broadway_api.secret_box import SecretBox
-from tests.api.serving import Api, serving
+from tests.api.serving import Api, run_config, serving
 
 VALUE = "correct-horse-battery-staple"
 
@@ -94,3 +94,50 @@ async def test_the_first_key_seals_everything_anew(any_store_url: str) -> None:
         assert await api.data("POST", "reseal_secrets") == {"secrets": 2}
     async with serving(any_store_url, secret_box=SecretBox([new])) as api:
         assert len((await api.data("GET", "secrets"))["secrets"]) == 2
+
+
+def with_secret(**changes: Any) -> dict[str, Any]:
+    stages = [{"image": "fetch", "env": {"TOKEN": {"secret": "key"}, "PLAIN": "x"}}, {"image": "student"}]
+    return run_config() | {"student_pipeline": stages} | changes
+
+
+async def test_a_run_that_names_no_known_secret_is_refused_with_the_place(any_api: Api) -> None:
+    refused = await any_api.call("POST", "grading_run", with_secret())
+    assert refused.status_code == 400
+    assert [fault["path"] for fault in refused.json()["data"]["errors"]] == ["$.student_pipeline[0].env.TOKEN"]
+
+
+async def test_a_secret_goes_to_its_stage_and_nowhere_else(any_api: Api) -> None:
+    api = any_api
+    await api.data("PUT", "secrets/key", {"value": "the first value"})
+    run_id = await api.start(with_secret(students=[{"A": "1"}, {"TOKEN": "own"}]))
+    await api.data("PUT", "secrets/key", {"value": VALUE})
+    worker = await api.register()
+    first = await api.claim(worker)
+    assert first["stages"][0]["env"]["TOKEN"] == VALUE  # as it is at hand-out
+    assert first["stages"][0]["secrets"] == ["TOKEN"]
+    assert "TOKEN" not in first["stages"][1]["env"]
+    assert "secrets" not in first["stages"][1]
+    second = (await api.claim(worker, params={"slots": 1, "holding": first["job_id"]}))["jobs"][0]
+    assert second["stages"][0]["env"]["TOKEN"] == "own"
+    assert "secrets" not in second["stages"][0]
+    for path in (f"grading_run/{run_id}?jobs=all", f"grading_job/{first['job_id']}", "secrets", "grading_run"):
+        assert VALUE not in (await api.call("GET", path)).text
+    shown = await api.data("GET", f"grading_job/{first['job_id']}")
+    assert shown["pipeline"][0]["env"] == {"TOKEN": {"secret": "key"}, "PLAIN": "x"}
+
+
+async def test_a_job_whose_secret_is_gone_fails_once_and_can_be_retried(any_api: Api) -> None:
+    api = any_api
+    await api.data("PUT", "secrets/key", {"value": VALUE})
+    run_id = await api.start(with_secret(students=[{}, {}]))
+    await api.data("DELETE", "secrets/key")
+    worker = await api.register()
+    assert (await api.call("GET", "grading_job", worker=worker)).status_code == 498
+    status = await api.run(run_id, jobs="all")
+    assert (status["state"], status["reasons"]) == ("finished", {"secret_unavailable": 2})
+    job = await api.data("GET", f"grading_job/{status['jobs'][0]['job_id']}")
+    assert "key" in job["info"][0]["message"]
+    await api.data("PUT", "secrets/key", {"value": VALUE})
+    assert (await api.data("POST", f"grading_run/{run_id}/retry"))["jobs"] == 2
+    assert (await api.claim(worker))["stages"][0]["env"]["TOKEN"] == VALUE

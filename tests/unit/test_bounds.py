@@ -162,3 +162,24 @@ def test_a_class_with_few_different_entries_is_not_refused_for_its_size() -> Non
         {"NET_ID": f"s{n}", "PIN": f"$${n}", "NAME": "$NET_ID"} | ({"LATE": 1} if n % 3 else {}) for n in range(50_000)
     ]
     assert faults({"students": roster, "student_pipeline": [{"image": "i", "env": {"WHO": "$NET_ID"}}]}) == {}
+
+
+def test_a_stage_names_so_many_secrets_and_no_more() -> None:
+    env = {f"S{number}": {"secret": "key"} for number in range(17)}
+    assert "16" in faults(config(env=env))["$.student_pipeline[0].env"]
+    assert faults(config(env=dict(list(env.items())[:16]))) == {}
+
+
+def test_a_secret_stands_in_the_env_of_a_stage_only() -> None:
+    secret = {"S": {"secret": "key"}}
+    found = faults(config({}, secret, run_env=secret))
+    assert set(found) == {"$.students[1].S", "$.env.S"}
+    assert all("only in the env of a stage" in message for message in found.values())
+
+
+@pytest.mark.parametrize(
+    "value", [{}, {"secret": ""}, {"secret": 7}, {"secret": "a", "x": 1}, {"secret": "$ne"}, ["a"]]
+)
+def test_what_names_no_secret_is_refused(value: Any) -> None:
+    (path,) = faults(config(env={"S": value}))
+    assert path.startswith("$.student_pipeline[0].env.S")

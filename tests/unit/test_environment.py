@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadway_api import environment
-from broadway_api.domain import Env, JobType, RunConfig, Stage
+from broadway_api.domain import Env, JobType, RunConfig, SecretRef, Stage, StageEnv
 from broadway_api.environment import UnresolvedTemplate, merge, resolve, template_faults
 
 RESERVED = {"GRADING_RUN_ID": "run", "GRADING_JOB_ID": "job"}
 
 
-def config(run: Env | None = None, *stages: Env, pre: Env | None = None, post: Env | None = None) -> RunConfig:
+def config(run: Env | None = None, *stages: StageEnv, pre: Env | None = None, post: Env | None = None) -> RunConfig:
     return RunConfig(
         env=run or {},
         student_pipeline=tuple(Stage(image="i", env=env) for env in (stages or ({},))),
@@ -171,3 +171,22 @@ def test_no_environment_depends_on_another_student(
 @given(st.text())
 def test_an_escaped_value_is_taken_literally(text: str) -> None:
     assert resolve({"A": environment.escape(text)}, {})["A"] == text
+
+
+KEY = SecretRef("key")
+
+
+@pytest.mark.parametrize("value", ["plain", "$A", "$$A", "", "two\nlines"])
+def test_a_secret_is_taken_as_it_is(value: str) -> None:
+    assert resolve(merge({"A": "a"}, {"S": KEY}, None), RESERVED, {"key": value})["S"] == value
+
+
+def test_a_secret_has_the_precedence_of_its_stage() -> None:
+    assert resolve(merge({"S": "run"}, {"S": KEY}, {}), {}, {"key": "secret"}) == {"S": "secret"}
+    assert resolve(merge({"S": "run"}, {"S": KEY}, {"S": "student"}), {}, {"key": "secret"}) == {"S": "student"}
+
+
+def test_no_template_takes_a_secret_wherever_it_was_written() -> None:
+    found = faults(config({"R": "$S"}, {"S": KEY, "T": "$S"}), {"NAME": "$S"}, {"NAME": "$R"})
+    assert set(found) == {"$.env.R", "$.student_pipeline[0].env.T", "$.students[0].NAME", "$.students[1].NAME"}
+    assert all("secret" in message for message in found.values())

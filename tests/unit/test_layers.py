@@ -61,17 +61,25 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "broadway_api.secret_box": ("broadway_api.errors",),
     "broadway_api.vault": (
-        *("broadway_api.domain", "broadway_api.errors", "broadway_api.secret_box", "broadway_api.store.port"),
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.schemas"),
+        *("broadway_api.secret_box", "broadway_api.store.port"),
     ),
     "broadway_api.runs": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.lifecycle"),
         *("broadway_api.intake", "broadway_api.events", "broadway_api.settling", "broadway_api.known_runs"),
-        *("broadway_api.all_jobs", "broadway_api.store.port"),
+        *("broadway_api.all_jobs", "broadway_api.store.port", "broadway_api.vault", "broadway_api.schemas"),
     ),
     "broadway_api.fleet": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
         *("broadway_api.lifecycle", "broadway_api.environment", "broadway_api.all_jobs"),
-        *("broadway_api.events", "broadway_api.settling", "broadway_api.known_runs", "broadway_api.store.port"),
+        *(
+            "broadway_api.events",
+            "broadway_api.settling",
+            "broadway_api.known_runs",
+            "broadway_api.store.port",
+            "broadway_api.vault",
+            "broadway_api.schemas",
+        ),
     ),
     "broadway_api.all_jobs": ("broadway_api.domain", "broadway_api.store.port"),
     "broadway_api.known_runs": ("broadway_api.domain", "broadway_api.store.port"),
