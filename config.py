@@ -235,7 +235,12 @@ class GraderConfig(Options):
     )
     work_dir: str = option("work", "directory of the jobs' /job directories and the logs; must be this grader's alone")
     image_pull_policy: str = option("missing", "when to pull images", choices=("missing", "always", "never"))
-    max_log_bytes: int = option(1024 * 1024, "bytes of stdout and of stderr kept of each stage; the rest is dropped")
+    max_log_bytes: int = option(1024 * 1024, "bytes of stdout and of stderr kept of each stage")
+    excess_output: str = option(
+        "drop",
+        "what becomes of a stage that prints more; drop: the rest is dropped; stop: it fails as output_limit",
+        choices=("drop", "stop"),
+    )
     max_results_bytes: int = option(1024 * 1024, "bytes of the results.json of a stage that declares results")
     stage_memory: str = option("512m", "memory of a stage that asks for none")
     stage_cpus: float = option(1.0, "CPUs of a stage that asks for none")

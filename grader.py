@@ -122,6 +122,7 @@ def settings(config: GraderConfig, directory: WorkDirectory) -> Settings:
             cpus=config.stage_cpus,
             pids=config.stage_pids,
             log_bytes=config.max_log_bytes,
+            stop_at_log_bytes=config.excess_output == "stop",
             tmp=sizes["stage_tmp"],
             disk=sizes["stage_disk"],
         ),

@@ -68,10 +68,14 @@ class Output:
 
     text: str = ""
     truncated: bool = False
+    dropped_bytes: int = 0  # that were printed and not kept
 
     def halved(self) -> Output:
         """Its first half, marked as truncated."""
-        return Output(text=self.text[: len(self.text) // 2], truncated=self.truncated or bool(self.text))
+        kept, dropped = self.text[: len(self.text) // 2], self.text[len(self.text) // 2 :]
+        # Text that was no UTF-8 is counted as it stands here.
+        count = self.dropped_bytes + len(dropped.encode(errors="replace"))
+        return Output(text=kept, truncated=self.truncated or bool(self.text), dropped_bytes=count)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,6 +118,7 @@ class StageResult:
             "stdout": self.stdout.text,
             "stderr": self.stderr.text,
             "truncated": {"stdout": self.stdout.truncated, "stderr": self.stderr.truncated},
+            "dropped_bytes": {"stdout": self.stdout.dropped_bytes, "stderr": self.stderr.dropped_bytes},
             "runtime": self.runtime,
         } | {name: value for name, value in optional.items() if value is not None}
 

@@ -166,7 +166,8 @@ def parse_result(job_id: object, data: object) -> JobResult:
 
 
 def _parse_stage_result(info: dict[str, Any]) -> StageResult:
-    truncated = info["truncated"]
+    # Results that an earlier release has put on disk do not say what was dropped.
+    truncated, dropped = info["truncated"], info.get("dropped_bytes") or {"stdout": 0, "stderr": 0}
     return StageResult(
         started_at=datetime.fromisoformat(info["started_at"]),
         finished_at=datetime.fromisoformat(info["finished_at"]),
@@ -174,8 +175,8 @@ def _parse_stage_result(info: dict[str, Any]) -> StageResult:
         exit_code=info["exit_code"],
         reason=None if info["reason"] is None else Reason(info["reason"]),
         message=info.get("message"),
-        stdout=Output(text=info["stdout"], truncated=truncated["stdout"]),
-        stderr=Output(text=info["stderr"], truncated=truncated["stderr"]),
+        stdout=Output(text=info["stdout"], truncated=truncated["stdout"], dropped_bytes=dropped["stdout"]),
+        stderr=Output(text=info["stderr"], truncated=truncated["stderr"], dropped_bytes=dropped["stderr"]),
         memory_peak_bytes=info.get("memory_peak_bytes"),
         cpu_seconds=info.get("cpu_seconds"),
         image=info.get("image"),

@@ -16,6 +16,8 @@ import urllib3
 
 from broadway_grader.runtimes.output import BoundedOutput
 
+#: How much of what is not kept is counted.
+COUNTED_BYTES = 64 * 1024**2
 _CHUNK = 65536
 _HEADER = 8
 
@@ -60,15 +62,15 @@ class AttachedStream:
         self._line = socket.socket(fileno=os.dup(self._response.raw.fileno()))
 
     def copy(self, output: BoundedOutput) -> None:
-        """Copy until the stream ends, has brought too much or is hung up. Blocks.
+        """Copy until the stream ends, has brought far too much or is hung up. Blocks.
 
-        The rest of too long an output is not read: the engine throws away what nobody is attached to, so that a stage
-        that prints gigabytes costs the grader nothing.
+        What is beyond COUNTED_BYTES too much is not read: the engine throws away what nobody is attached to, so that a
+        stage that prints gigabytes is not held up by us, and costs the grader nothing.
         """
         frames = Frames()
         # An engine that dies or a connection that is hung up ends the output; its container's fate is known elsewhere.
         with contextlib.closing(self._response), contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
-            while not output.truncated and (chunk := self._response.raw.read(_CHUNK)):
+            while output.dropped_bytes < COUNTED_BYTES and (chunk := self._response.raw.read(_CHUNK)):
                 for payload in frames.feed(chunk):
                     output.add(payload)
         self._disconnect()

@@ -16,7 +16,7 @@ from broadway_grader.runtimes.confinement import INSTANCE_LABEL, container_reque
 from broadway_grader.runtimes.container import Container, Outcome
 from broadway_grader.runtimes.engine import ENGINE_ERRORS, Engine, explanation
 from broadway_grader.runtimes.images import Images, ImageUnavailable
-from broadway_grader.runtimes.output import BoundedOutput
+from broadway_grader.runtimes.output import outputs_of_stage
 from broadway_grader.runtimes.port import Place, Settings, UnusableStage
 from broadway_grader.runtimes.users import user_of_slot
 
@@ -76,8 +76,8 @@ class DockerRuntime:
 
     async def _run(self, stage: Stage, place: Place, ending: Ending) -> StageResult:
         outcome = Outcome()
-        log_bytes = self._settings.limits.log_bytes
-        outputs = (BoundedOutput(log_bytes), BoundedOutput(log_bytes))
+        limits = self._settings.limits
+        outputs = outputs_of_stage(limits.log_bytes, ending, stop=limits.stop_at_log_bytes)
         begun, digest = datetime.now(UTC), None
         try:
             request = container_request(stage, place, self._settings, default_user=self._user(place))

@@ -19,6 +19,7 @@ class Limits:
     cpus: float
     pids: int
     log_bytes: int  # of stdout and of stderr, each
+    stop_at_log_bytes: bool = False  # whether a stage that prints more is stopped, or the rest dropped
     tmp: int = 64 * 1024**2  # bytes of /tmp and of /dev/shm, each; they are memory
     disk: int = 1024**3  # bytes that a stage may write outside of /job, and of the largest file it may write
     open_files: int = 4096  # of a process; where it is a million, some programs close a million of them

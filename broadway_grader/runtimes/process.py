@@ -12,6 +12,8 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
+from broadway_grader.runtimes.output import BoundedOutput
+
 log = logging.getLogger(__name__)
 
 #: Seconds that a tree may take to go once its first process was killed.
@@ -177,14 +179,14 @@ class BwrapProcess:
                 self.cpu_seconds = round(usage.ru_utime + usage.ru_stime, 3)
 
 
-def read_stream(descriptor: int, take: Callable[[bytes], bool]) -> None:
-    """Read a pipe to its end, giving chunks to `take` for as long as it answers True. Blocks.
+def read_stream(descriptor: int, output: BoundedOutput) -> None:
+    """Read a pipe to its end. Blocks.
 
-    What is not wanted any more goes to /dev/null within the kernel: the writer is not held up, and we pay nothing.
+    What is too much goes to /dev/null within the kernel: the writer is not held up, and we pay nothing.
     """
     while chunk := os.read(descriptor, 65536):
-        if not take(chunk):
+        if not output.add(chunk):
             break
     with open(os.devnull, "wb", buffering=0) as nowhere:  # noqa: PTH123 - a device, not a path of ours
-        while os.splice(descriptor, nowhere.fileno(), 1 << 20):
-            pass
+        while count := os.splice(descriptor, nowhere.fileno(), 1 << 20):
+            output.drop(count)

@@ -21,7 +21,7 @@ from broadway_grader.ending import Ending
 from broadway_grader.errors import SetupError
 from broadway_grader.runtimes import bubblewrap
 from broadway_grader.runtimes.orphans import end_all_with
-from broadway_grader.runtimes.output import BoundedOutput
+from broadway_grader.runtimes.output import BoundedOutput, outputs_of_stage
 from broadway_grader.runtimes.port import Place, Settings, UnusableStage
 from broadway_grader.runtimes.process import KILL_GRACE, BwrapProcess, Report, adopt_orphans, read_stream
 from broadway_grader.runtimes.users import host_user
@@ -103,7 +103,7 @@ class SandboxRuntime:
     async def _run(self, stage: Stage, place: Place, ending: Ending) -> StageResult:
         if not stage.entry_point:
             raise UnusableStage("no entry_point: without images there is no default command either")
-        outputs = (BoundedOutput(self._limits.log_bytes), BoundedOutput(self._limits.log_bytes))
+        outputs = outputs_of_stage(self._limits.log_bytes, ending, stop=self._limits.stop_at_log_bytes)
         started_at = datetime.now(UTC)
         with contextlib.ExitStack() as reports:
             stage_report = reports.enter_context(contextlib.closing(Report()))
@@ -139,7 +139,7 @@ class SandboxRuntime:
         """See the stage to its end; whether it ended by itself. Once its time is over, the order is given here."""
         loop = asyncio.get_running_loop()
         copies = [
-            loop.run_in_executor(self._readers, read_stream, stream, output.add)
+            loop.run_in_executor(self._readers, read_stream, stream, output)
             for stream, output in zip(process.streams, outputs, strict=False)
         ]
         waiting = asyncio.create_task(process.ended(stage.timeout))

@@ -155,6 +155,7 @@ async def test_a_result(client: ApiClient, api: FakeApi) -> None:
                 "stdout": "out",
                 "stderr": "",
                 "truncated": {"stdout": False, "stderr": False},
+                "dropped_bytes": {"stdout": 0, "stderr": 0},
                 "runtime": "docker",
             }
         ],
@@ -169,7 +170,7 @@ def test_the_info_of_a_stage_is_that_of_the_sample() -> None:
         runtime="docker",
         reason=Reason.TIMEOUT,
         message=info["message"],
-        stdout=Output(text=info["stdout"], truncated=True),
+        stdout=Output(text=info["stdout"], truncated=True, dropped_bytes=info["dropped_bytes"]["stdout"]),
         memory_peak_bytes=info["memory_peak_bytes"],
         cpu_seconds=info["cpu_seconds"],
         image=info["image"],
@@ -265,8 +266,8 @@ def test_a_ca_certificate_that_cannot_be_read_is_a_set_up_fault(tmp_path: Path) 
 
 
 def test_halving_shortens_and_says_so() -> None:
-    halved = result("abcdef").with_halved_logs()
-    assert halved.stages[0].stdout == Output(text="abc", truncated=True)
+    halved = result("abcdéf").with_halved_logs()
+    assert halved.stages[0].stdout == Output(text="abc", truncated=True, dropped_bytes=len("déf".encode()))
     assert halved.stages[0].stderr == Output()
     assert not result("a").with_halved_logs().has_logs()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import resource
 import threading
 import uuid
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from broadway_grader.domain import Output, Reason, Stage
+from broadway_grader.ending import Ending
 from broadway_grader.errors import SetupError
 from broadway_grader.removal import remove_tree
 from broadway_grader.runtimes import RUNTIMES, choose
+from broadway_grader.runtimes.attach import COUNTED_BYTES
 from broadway_grader.runtimes.port import Place, Runtime, Settings
 from tests.grader.stages import IMAGE, at, descriptors, processes, sh, until
 
@@ -137,7 +140,7 @@ async def test_output_is_kept_to_the_limit_and_apart(runtime: Runtime, place: Pl
     limit = settings.limits.log_bytes
     result = await runtime.run_stage(sh("head -c 300000 /dev/zero | tr '\\0' x; echo fine >&2"), place)
     assert result.reason is None
-    assert result.stdout == Output(text="x" * limit, truncated=True)
+    assert result.stdout == Output(text="x" * limit, truncated=True, dropped_bytes=300_000 - limit)
     assert result.stderr == Output(text="fine\n")
 
 
@@ -147,11 +150,44 @@ async def test_output_of_just_the_limit_is_not_truncated(runtime: Runtime, place
     assert result.stderr == Output(text="x" * limit)
 
 
-async def test_a_flood_of_output_neither_fails_the_stage_nor_fills_memory(runtime: Runtime, place: Place) -> None:
+async def test_a_flood_of_output_neither_fails_the_stage_nor_fills_memory(
+    runtime: Runtime, place: Place, settings: Settings
+) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result = await runtime.run_stage(sh("head -c 300000000 /dev/zero; echo end >&2", timeout=60), place)
+    result = await runtime.run_stage(sh("head -c 1000000000 /dev/zero; echo end >&2", timeout=300), place)
     assert (result.exit_code, result.stderr.text) == (0, "end\n")
+    most = COUNTED_BYTES if runtime.name == "docker" else 1_000_000_000 - settings.limits.log_bytes
+    assert most <= result.stdout.dropped_bytes < most + 10**6
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000, "KiB"
+
+
+@pytest.mark.parametrize("script", ["cat /dev/zero; true", "cat /dev/zero >&2", "head -c 30000 /dev/zero"])
+async def test_where_too_much_output_stops_a_stage_it_does(
+    runtime_name: str, settings: Settings, place: Place, engine: object, script: str
+) -> None:
+    """Also one that was over before anybody could stop it: that is no matter of luck."""
+    limits = dataclasses.replace(settings.limits, stop_at_log_bytes=True)
+    runtime = RUNTIMES[runtime_name](dataclasses.replace(settings, limits=limits))
+    await runtime.open()
+    try:
+        result = await runtime.run_stage(sh(script, timeout=120), place)
+        just = await runtime.run_stage(sh(f"head -c {limits.log_bytes} /dev/zero"), place)
+    finally:
+        await runtime.close()
+    assert (result.reason, result.message) == (Reason.OUTPUT_LIMIT, "it printed more than 20000 bytes")
+    assert result.stdout.truncated or result.stderr.truncated
+    assert just.reason is None
+
+
+async def test_a_stage_can_be_ended_by_order(runtime: Runtime, place: Place) -> None:
+    marker, ending = f"23{uuid.uuid4().int % 10**9}", Ending()
+    running = asyncio.create_task(runtime.run_stage(sh(f"touch /job/started; sleep {marker}"), place, ending))
+    await until((place.directory / "started").exists, "the stage to start")
+    ending.order(Reason.DISK_LIMIT, "the first order")
+    ending.order(Reason.TIMEOUT, "the second")
+    result = await running
+    assert (result.exit_code, result.reason, result.message) == (None, Reason.DISK_LIMIT, "the first order")
+    assert processes(f"sleep {marker}") == []
 
 
 async def test_a_stage_that_floods_is_still_killed_in_time(runtime: Runtime, place: Place) -> None:
