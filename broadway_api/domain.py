@@ -111,6 +111,7 @@ class Stage:
     privileged: bool = False
     results: bool = False  # it writes /job/results.json; at most one stage of a pipeline does
     read_only: bool | None = None  # the root file system
+    require: tuple[str, ...] = ()  # labels that its worker must have: `gpu`, `arch=arm64`
 
     @property
     def secrets(self) -> Mapping[str, str]:
@@ -129,6 +130,7 @@ class RunConfig:
     pre_processing_pipeline: Pipeline | None = None
     post_processing_pipeline: Pipeline | None = None
     env: Env = field(default_factory=dict)
+    require: tuple[str, ...] = ()  # labels that the worker of each of its jobs must have
 
     def pipeline(self, job_type: JobType) -> Pipeline:
         """The stages of the jobs of a type; empty if the run has no such jobs."""
@@ -147,6 +149,7 @@ class Run:
     id: str
     course: str = DEFAULT_COURSE
     state: RunState = RunState.READY
+    priority: int = 0  # of its jobs
     config: RunConfig
     created_at: datetime
     started_at: datetime | None = None
@@ -179,6 +182,8 @@ class Job:
     seq: int  # place in the run: 0 pre-processing, 1… the roster, then post-processing
     student: Env | None = None  # its roster entry, student jobs only
     state: JobState = JobState.WAITING
+    priority: int = 0  # the higher, the sooner
+    requirement: str = ""  # what its worker must have, see `capabilities`
     reason: Reason | None = None
     attempt: int = 0
     attempt_limit: int
@@ -315,6 +320,15 @@ class LostJob:
     run_id: str
     worker_id: str
     state: JobState  # queued again, or failed
+    requirement: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CourseQueue:
+    """What a course has in the queue."""
+
+    depth: int  # jobs that are queued
+    oldest: datetime  # when the one that has waited longest was queued
 
 
 Jobs = Sequence[Job]

@@ -16,14 +16,17 @@ _ALWAYS_SAID = ("image", "env", "enable_networking", "timeout")
 #: Fields that a schema also takes as 64.0, which engines would not.
 _INTEGERS = {"memory", "pids"}
 
+_LISTS = {"entry_point", "require"}
+
 _STAGE_DEFAULTS = Stage(image="")
 
 
 def stage_from_json(data: Mapping[str, Any]) -> Stage:
     """A stage as the config or `stage_to_json` writes it."""
     fields = dict(data)
-    if fields.get("entry_point") is not None:
-        fields["entry_point"] = tuple(fields["entry_point"])
+    for name in _LISTS & fields.keys():
+        if fields[name] is not None:
+            fields[name] = tuple(fields[name])
     for name in _INTEGERS & fields.keys():
         if isinstance(fields[name], float):
             fields[name] = int(fields[name])
@@ -55,12 +58,15 @@ def from_json(data: Mapping[str, Any]) -> RunConfig:
         pre_processing_pipeline=_pipeline(data.get("pre_processing_pipeline")),
         post_processing_pipeline=_pipeline(data.get("post_processing_pipeline")),
         env=dict(data.get("env") or {}),
+        require=tuple(data.get("require", ())),
     )
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:
     """The inverse of `from_json`."""
     data: dict[str, Any] = {"env": dict(config.env)}
+    if config.require:
+        data["require"] = list(config.require)
     for name in ("student_pipeline", "pre_processing_pipeline", "post_processing_pipeline"):
         pipeline: Pipeline | None = getattr(config, name)
         if pipeline is not None:

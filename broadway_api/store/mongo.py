@@ -11,21 +11,23 @@ from typing import Self
 
 from broadway_api.store.mongo_assignments import MongoAssignments
 from broadway_api.store.mongo_directory import MongoDirectory
-from broadway_api.store.mongo_documents import INDEXES, SCHEMA_VERSION
+from broadway_api.store.mongo_documents import INDEXES
 from broadway_api.store.mongo_engine import MongoEngine, translate_errors
 from broadway_api.store.mongo_jobs import MongoJobs
+from broadway_api.store.mongo_queue import MongoQueue
 from broadway_api.store.mongo_runs import MongoRuns
 from broadway_api.store.mongo_secrets import MongoSecrets
+from broadway_api.store.mongo_upgrades import UPGRADES
 from broadway_api.store.mongo_workers import MongoWorkers
 
 
 @translate_errors
-class MongoStore(MongoRuns, MongoWorkers, MongoJobs, MongoDirectory, MongoAssignments, MongoSecrets):
+class MongoStore(MongoRuns, MongoWorkers, MongoJobs, MongoQueue, MongoDirectory, MongoAssignments, MongoSecrets):
     """A store in the database that `url` names."""
 
     def __init__(self, url: str) -> None:
         """Raises StoreUrlInvalid."""
-        super().__init__(MongoEngine(url, INDEXES, SCHEMA_VERSION))
+        super().__init__(MongoEngine(url, INDEXES, UPGRADES))
 
     async def __aenter__(self) -> Self:
         try:

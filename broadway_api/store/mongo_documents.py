@@ -12,8 +12,8 @@ MongoDB would read as operators.
 | `workers` | a worker |
 | `assignments` | a course's configuration of an assignment |
 | `secrets` | a course's secret, sealed |
-| `courses` | a course's place in the queue: the last rank it was given |
-| `meta` | `schema`: this schema's version; `queue`: the queue's virtual time; `ping`: the last test of writing;
+| `courses` | a flow, see `turns`: the last rank it was given |
+| `meta` | `schema`: this schema's version; `queue`: the queue's virtual times; `ping`: the last test of writing;
   `bell`: rung when jobs were queued; `directory`: all courses and tokens |
 """
 
@@ -38,10 +38,9 @@ from broadway_api.store import records
 
 Document = dict[str, Any]
 
-SCHEMA_VERSION = 1
-
 #: Names of the indexes that queries insist on: a wrong guess of the planner would read a whole queue or class.
-QUEUE = "queue"
+BY_URGENCY = "by_urgency"
+BY_FAIRNESS = "by_fairness"
 HELD = "held"
 UNFINISHED = "unfinished"
 BY_STATE = "by_state"
@@ -52,6 +51,8 @@ LEASES = "leases"
 #: Its document in `meta`.
 DIRECTORY = "directory"
 
+_QUEUED = {"state": JobState.QUEUED.value}
+_BY_REQUIREMENT = [("state", ASCENDING), ("requirement", ASCENDING)]
 _RUNNING = {"state": JobState.RUNNING.value}
 
 INDEXES = {
@@ -68,11 +69,17 @@ INDEXES = {
         ),
     ],
     "jobs": [
-        # In order of claiming, and of the queued alone: it stays as small as the queue.
+        # In the two orders of claiming, and of the queued alone: they stay as small as the queue. The state is in them,
+        # though it never differs, for queries that shall read nothing else.
         IndexModel(
-            [("rank", ASCENDING), ("_id", ASCENDING)],
-            name=QUEUE,
-            partialFilterExpression={"state": JobState.QUEUED.value},
+            [*_BY_REQUIREMENT, ("priority", DESCENDING), ("rank", ASCENDING), ("_id", ASCENDING)],
+            name=BY_URGENCY,
+            partialFilterExpression=_QUEUED,
+        ),
+        IndexModel(
+            [*_BY_REQUIREMENT, ("rank", ASCENDING), ("_id", ASCENDING)],
+            name=BY_FAIRNESS,
+            partialFilterExpression=_QUEUED,
         ),
         IndexModel([("worker_id", ASCENDING)], name=HELD, partialFilterExpression=_RUNNING),
         IndexModel([("lease_expires_at", ASCENDING)], name=LEASES, partialFilterExpression=_RUNNING),
@@ -105,6 +112,7 @@ def run_to_document(run: Run, idempotency: IdempotencyKey | None) -> Document:
         "_id": run.id,
         "course": run.course,
         "state": run.state.value,
+        "priority": run.priority,
         "config": records.config_to_text(run.config),
         "created_at": run.created_at,
         "started_at": run.started_at,
@@ -122,6 +130,7 @@ def run_from_document(document: Document) -> Run:
         id=document["_id"],
         course=document["course"],
         state=RunState(document["state"]),
+        priority=document.get("priority", 0),  # none in what an earlier release wrote
         config=records.config_from_text(document["config"]),
         created_at=document["created_at"],
         started_at=document["started_at"],
@@ -136,6 +145,8 @@ def job_to_document(job: Job) -> Document:
         "type": job.type.value,
         "seq": job.seq,
         "student": None if job.student is None else records.to_text(job.student),
+        "priority": job.priority,
+        "requirement": job.requirement,
         "attempt": job.attempt,
         "queued_at": job.queued_at,
         **outcome(job),
@@ -176,6 +187,8 @@ def job_from_document(document: Document) -> Job:
         seq=document["seq"],
         student=None if document["student"] is None else records.from_text(document["student"]),
         state=JobState(document["state"]),
+        priority=document.get("priority", 0),  # none in a job that had ended before there were any
+        requirement=document.get("requirement", ""),
         reason=_reason(document["reason"]),
         attempt=document["attempt"],
         attempt_limit=document["attempt_limit"],

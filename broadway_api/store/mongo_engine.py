@@ -51,10 +51,18 @@ _GOODBYE_TIMEOUT = 0.5
 class MongoEngine:
     """The database that a URL names (`broadway` if it names none) with its indexes."""
 
-    def __init__(self, url: str, indexes: Mapping[str, Sequence[IndexModel]], schema_version: int) -> None:
-        """Raises StoreUrlInvalid."""
+    def __init__(
+        self,
+        url: str,
+        indexes: Mapping[str, Sequence[IndexModel]],
+        upgrades: Sequence[Callable[[Any], Awaitable[None]]],
+    ) -> None:
+        """`upgrades`: what makes each version of the schema, from the second on, out of the one before.
+
+        Raises StoreUrlInvalid.
+        """
         self._indexes = indexes
-        self._schema_version = schema_version
+        self._upgrades = upgrades
         self.has_change_streams = False  # known once it is open
         try:
             given = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
@@ -69,16 +77,21 @@ class MongoEngine:
         return self._database[name]
 
     async def open(self) -> None:
-        """Check or record the schema's version, then make the indexes. Raises SchemaTooNew."""
+        """Check, record or upgrade the schema's version, then make the indexes. Raises SchemaTooNew."""
         # Commands do not take over the client's options: without these its times would be naive.
         hello = await self._client.admin.command("hello", codec_options=self._database.codec_options)
         self.has_change_streams = "setName" in hello or hello.get("msg") == "isdbgrid"  # a replica set, or mongos
         meta = self.collection("meta")
-        await meta.update_one({"_id": "schema"}, {"$setOnInsert": {"version": self._schema_version}}, upsert=True)
+        known = 1 + len(self._upgrades)
+        await meta.update_one({"_id": "schema"}, {"$setOnInsert": {"version": known}}, upsert=True)
         schema = await meta.find_one({"_id": "schema"})
-        if schema is not None and schema["version"] > self._schema_version:
-            raise SchemaTooNew(schema["version"], self._schema_version)
+        found = schema["version"] if schema else known
+        if found > known:
+            raise SchemaTooNew(found, known)
         with pymongo.timeout(_INDEX_TIMEOUT):
+            for version, upgrade in enumerate(self._upgrades[found - 1 :], start=found + 1):
+                await upgrade(self._database)
+                await meta.update_one({"_id": "schema"}, {"$max": {"version": version}})
             for name, indexes in self._indexes.items():
                 await self.collection(name).create_indexes(list(indexes))
 

@@ -32,7 +32,7 @@ class MongoPart:
         self._meta = engine.collection("meta")
         self._logs = MongoLogs(engine.collection("logs"))
         self._bell = MongoBell(engine)
-        self._ranks = MongoRanks(self._jobs, engine.collection("courses"), self._meta)
+        self._ranks = MongoRanks(self._jobs, self._workers, engine.collection("courses"), self._meta)
 
     async def _see(self, worker_id: str, now: datetime, *, asked: bool = False) -> Worker:
         """Note that the worker was heard of; a clock that was set back does not make it look silent."""
@@ -64,7 +64,13 @@ class MongoPart:
     async def _take_back(self, changes: Iterable[tuple[Job, Job, Document]]) -> list[LostJob]:
         """Write jobs as they are after their workers lost them: before, after, and what else guards the change."""
         lost = [
-            LostJob(job_id=after.id, run_id=after.run_id, worker_id=before.worker_id or "", state=after.state)
+            LostJob(
+                job_id=after.id,
+                run_id=after.run_id,
+                worker_id=before.worker_id or "",
+                state=after.state,
+                requirement=after.requirement,
+            )
             for before, after, guard in changes
             if await self._end_attempt(before, after, guard=guard)
         ]

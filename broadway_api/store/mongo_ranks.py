@@ -1,72 +1,124 @@
-"""The order of the queue: start-time fair queueing between courses.
-
-A job's rank is when its course would be served if all courses that wait were served in turn, each by its weight. It
-is set once, when the job is queued, so claiming is reading an index in order.
-"""
+"""The order of the MongoDB store's queue, see `turns.py`: ranks, given when jobs are queued."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, cast
 
 from pymongo import ReturnDocument
 
-from broadway_api.domain import JobState, JobType
-from broadway_api.store.mongo_documents import DIRECTORY, QUEUE
+from broadway_api import capabilities
+from broadway_api.domain import JobState, JobType, Run
+from broadway_api.store import records
+from broadway_api.store.mongo_documents import BY_FAIRNESS, BY_URGENCY, DIRECTORY
 from broadway_api.store.mongo_engine import Collection, Document
+from broadway_api.store.turns import LATELY, Flow
 
 
 class MongoRanks:
-    """Hands out ranks; keeps the last one of each course, and the queue's virtual time."""
+    """Hands out ranks; keeps the last one of each flow, and the virtual times."""
 
-    def __init__(self, jobs: Collection, courses: Collection, meta: Collection) -> None:
+    def __init__(self, jobs: Collection, workers: Collection, flows: Collection, meta: Collection) -> None:
         self._jobs = jobs
-        self._courses = courses
+        self._workers = workers
+        self._flows = flows
         self._meta = meta
 
-    async def reserve(self, course: str, run_id: str, job_type: JobType, last_seq: int) -> Any:
+    async def queued_requirements(self) -> list[str]:
+        """What queued jobs require, each text once: it reads one key of an index for each."""
+        return await self._jobs.distinct("requirement", {"state": JobState.QUEUED})
+
+    async def reserve(
+        self, run: Run, job_type: JobType, requirement: str, last_seq: int, now: datetime
+    ) -> dict[str, Any]:
         """Take ranks for a phase whose last job is `last_seq`; return the aggregation expression of a job's own.
 
-        Asked again for the same phase, as after a crash, it takes none anew, unless another phase of the course was
-        opened in between: that wastes some, which costs the course a little of its turn and nobody else anything.
+        Asked again for the same phase, as after a crash, it takes none anew, unless another phase joined the flow in
+        between: that wastes some, which costs the course a little of its turn and nobody else anything.
         """
         # A job's position in its phase, from 1: the roster's jobs are numbered so, the others are alone in theirs.
         position, number = ("$seq", last_seq) if job_type is JobType.STUDENT else (1, 1)
-        phase = f"{run_id}/{job_type}"
+        served = await self._served(requirement, now)
+        time = await self._virtual_time(run.priority, served)
+        stranded = "" if requirement in served else requirement
+        if stranded:
+            least = await self._least_rank([requirement], run.priority)
+            time = time if least is None else least
+        flow, step = Flow.of(run, job_type, stranded), 1 / await self._weight(run.course)
+        phase = f"{run.id}/{job_type}"
         last_rank = {"$ifNull": ["$last_rank", 0.0]}
-        fresh = {"phase": phase, "start": {"$max": [last_rank, await self._virtual_time()]}}
-        weight = await self._weight(course)
-        end = {"$add": ["$reserved.start", number / weight]}
+        fresh = {"phase": phase, "start": {"$max": [last_rank, time]}}
         place = await _upsert(
-            self._courses,
-            course,
+            self._flows,
+            _name(flow),
             [
                 {
                     "$set": {
+                        "priority": flow.priority,
                         "reserved": {"$cond": [{"$eq": ["$reserved.phase", phase]}, "$reserved", fresh]},
                     }
                 },
-                {"$set": {"last_rank": {"$max": [last_rank, end]}}},
+                {"$set": {"last_rank": {"$max": [last_rank, {"$add": ["$reserved.start", number * step]}]}}},
             ],
         )
-        return {"$add": [place["reserved"]["start"], {"$divide": [position, weight]}]}
+        first = place["reserved"]["start"] + (0.0 if flow.in_front else step)
+        return {"$add": [first, {"$multiply": [{"$subtract": [position, 1]}, step]}]}
+
+    async def _served(self, requirement: str, now: datetime) -> list[str]:
+        """What is required by queued jobs, and by those to come, and some worker has; all of it if there is none."""
+        lately = {"last_seen": {"$gt": now - LATELY}}
+        queued, texts = await asyncio.gather(self.queued_requirements(), self._workers.distinct("labels", lately))
+        fleet = [records.from_text(text) for text in texts]
+        return [
+            required
+            for required in {*queued, requirement}
+            if not fleet or any(capabilities.fits(labels, required) for labels in fleet)
+        ]
+
+    async def _virtual_time(self, priority: int, served: Sequence[str]) -> float:
+        """Where the queue is: the least rank that waits, or else the last one given; it never falls.
+
+        A lane, the jobs of one priority, may be ahead of the others, but not behind.
+        """
+        overall, in_lane = await asyncio.gather(self._least_rank(served), self._least_rank(served, priority))
+        if overall is None:
+            overall = await self._last_rank({})
+        if in_lane is None:
+            in_lane = await self._last_rank({"priority": priority})
+        lane = f"lanes.{priority}"
+        queue = await _upsert(self._meta, "queue", {"$max": {"virtual_time": overall, lane: in_lane}})
+        return max(float(queue["virtual_time"]), float(queue["lanes"][str(priority)]))
+
+    async def _least_rank(self, served: Sequence[str], priority: int | None = None) -> float | None:
+        queued = {"state": JobState.QUEUED, "requirement": {"$in": list(served)}}
+        head = await self._jobs.find_one(
+            queued if priority is None else queued | {"priority": priority},
+            {"rank": True},
+            sort=[("rank", 1), ("_id", 1)],
+            hint=BY_FAIRNESS if priority is None else BY_URGENCY,
+        )
+        return None if head is None else float(head["rank"])
+
+    async def _last_rank(self, which: Document) -> float:
+        latest = await self._flows.find_one(which, {"last_rank": True}, sort=[("last_rank", -1)])
+        return float(latest["last_rank"]) if latest else 0.0
 
     async def _weight(self, course: str) -> float:
         directory = await self._meta.find_one({"_id": DIRECTORY}, {f"courses.{course}.weight": True})
         entry = directory and directory.get("courses", {}).get(course)
         return float(entry["weight"]) if entry else 1.0
 
-    async def _virtual_time(self) -> float:
-        """The least rank that is queued, or else the last one given; it never falls."""
-        head = await self._jobs.find_one(
-            {"state": JobState.QUEUED}, {"rank": True}, sort=[("rank", 1), ("_id", 1)], hint=QUEUE
-        )
-        if head is not None:
-            time = head["rank"]
-        else:
-            latest = await self._courses.find_one({}, {"last_rank": True}, sort=[("last_rank", -1)])
-            time = latest["last_rank"] if latest else 0.0
-        queue = await _upsert(self._meta, "queue", {"$max": {"virtual_time": time}})
-        return float(queue["virtual_time"])
+
+def _name(flow: Flow) -> str:
+    """A course's own id for the flow that it had in the first version of the schema."""
+    parts = [
+        *([f"{flow.priority:+d}"] if flow.priority else []),
+        *(["in front"] if flow.in_front else []),
+        *([flow.stranded] if flow.stranded else []),
+    ]
+    return " ".join([flow.course, *parts])
 
 
 async def _upsert(collection: Collection, key: str, update: Any) -> Document:

@@ -59,13 +59,15 @@ class MongoRuns(MongoPart):
 
     async def open_phase(self, run_id: str, job_type: JobType, now: datetime) -> int:
         waiting = {"run_id": run_id, "type": job_type, "state": JobState.WAITING}
-        last = await self._jobs.find_one(waiting, {"seq": True}, sort=[("seq", -1)])
+        last = await self._jobs.find_one(waiting, {"seq": True, "requirement": True}, sort=[("seq", -1)])
         if last is None:
             return 0
-        rank = await self._ranks.reserve((await self.run(run_id)).course, run_id, job_type, last["seq"])
-        opened = await self._jobs.update_many(
-            waiting, [{"$set": {"state": JobState.QUEUED, "queued_at": now, "rank": rank}}]
-        )
+        run = await self.run(run_id)
+        rank = await self._ranks.reserve(run, job_type, last.get("requirement", ""), last["seq"], now)
+        fields = {"state": JobState.QUEUED, "queued_at": now, "rank": rank}
+        # Jobs of an earlier release have neither.
+        fields |= {"priority": {"$ifNull": ["$priority", 0]}, "requirement": {"$ifNull": ["$requirement", ""]}}
+        opened = await self._jobs.update_many(waiting, [{"$set": fields}])
         await self._bell.ring()
         return opened.modified_count
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol, Self
 
 from broadway_api.domain import (
     Claim,
+    CourseQueue,
     FinishedJob,
     IdempotencyKey,
     Job,
@@ -73,10 +74,11 @@ class Store(Protocol):
         """Queue the `waiting` jobs of a type; return how many those were. Repeating it queues the rest.
 
         The caller has moved the run to that phase before. Each job gets its `rank`, by which jobs are claimed
-        (start-time fair queueing: the course's k-th job here gets max(virtual time, the course's last rank) + k /
-        its weight; virtual time is the least rank still queued, or the last one given if none is, and never falls),
-        so that courses share the fleet by weight however long their queues are. The weight is the one that the
-        directory has, or 1.
+        (start-time fair queueing, see `turns`: the k-th job here of a flow gets max(virtual time, the flow's last rank)
+        + k / its course's weight, or, for pre- and post-processing, + (k - 1) / that; virtual time is the least rank
+        still queued of that priority, or the last one given if none is, and not behind that of the whole queue; it
+        never falls), so that courses share the fleet by weight however long their queues are. The weight is the one
+        that the directory has, or 1. What no worker can run that was seen of late takes no part in that.
         """
         ...
 
@@ -231,10 +233,11 @@ class Store(Protocol):
         """Hand up to `n` jobs to the worker and note that it was seen, and asked. Raises UnknownWorker.
 
         First those it holds already and did not name in `holding` (the answer that gave them got lost), unchanged
-        but for a new lease; then queued jobs, by (rank, id): `running`, `attempt` + 1, a lease. Each job goes to one
-        caller. Of queued jobs a worker gets as many as `lifecycle.new_jobs_allowed` says. Those that another worker is
-        to try first (`avoid_worker_id`, until `avoid_until`) it gets last, and only if no other worker was seen since
-        `now - lease`.
+        but for a new lease; then queued jobs whose requirement its labels meet, the highest priority first, and of one
+        priority by (rank, id), but each fourth by (rank, id) alone (see `turns`): `running`, `attempt` + 1, a lease.
+        Each job goes to one caller. Of queued jobs a worker gets as many as `lifecycle.new_jobs_allowed` says. Those
+        that another worker is to try first (`avoid_worker_id`, until `avoid_until`) it gets last, and only if no other
+        worker was seen since `now - lease`.
         """
         ...
 
@@ -276,6 +279,21 @@ class Store(Protocol):
 
     async def queue_depth(self, limit: int | None = None) -> int:
         """How many jobs are queued; with a limit (1 or more) no more than that are counted."""
+        ...
+
+    async def queued_requirements(self, limit: int) -> Mapping[str, int]:
+        """What queued jobs require, with how many those are, each counted no further than the limit (1 or more)."""
+        ...
+
+    async def queue_positions(self, job_ids: Sequence[str], *, stranded: Collection[str] = ()) -> Mapping[str, int]:
+        """How many jobs stand before each of the named ones that are queued, in the urgent order; 0: it is the first.
+
+        Jobs with a requirement in `stranded` are not counted: they wait for what no worker has.
+        """
+        ...
+
+    async def queue_by_course(self) -> Mapping[str, CourseQueue]:
+        """What each course that has queued jobs has in the queue."""
         ...
 
     # --- assignments --------------------------------------------------------------------------------------------

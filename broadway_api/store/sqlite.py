@@ -14,13 +14,16 @@ from broadway_api.store.sqlite_assignments import SqliteAssignments
 from broadway_api.store.sqlite_directory import SqliteDirectory
 from broadway_api.store.sqlite_engine import SqliteEngine
 from broadway_api.store.sqlite_jobs import SqliteJobs
+from broadway_api.store.sqlite_queue import SqliteQueue
 from broadway_api.store.sqlite_runs import SqliteRuns
 from broadway_api.store.sqlite_schema import VERSIONS
 from broadway_api.store.sqlite_secrets import SqliteSecrets
 from broadway_api.store.sqlite_workers import SqliteWorkers
 
 
-class SqliteStore(SqliteRuns, SqliteWorkers, SqliteJobs, SqliteDirectory, SqliteAssignments, SqliteSecrets):
+class SqliteStore(
+    SqliteRuns, SqliteWorkers, SqliteJobs, SqliteQueue, SqliteDirectory, SqliteAssignments, SqliteSecrets
+):
     """A store in the file `path`, made with its directory if it is not there."""
 
     def __init__(self, path: Path) -> None:

@@ -1,9 +1,8 @@
-"""The queue of the SQLite store. See `port.py` for what each method promises."""
+"""Jobs in the SQLite store. See `port.py` for what each method promises."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from broadway_api import lifecycle
@@ -15,54 +14,15 @@ from broadway_api.store.sqlite_queries import (
     SqlitePart,
     any_job,
     clear_worker,
-    marks,
     read_job,
     read_jobs,
-    read_worker,
-    see_worker,
     take_back,
     write_outcome,
 )
 
 
 class SqliteJobs(SqlitePart):
-    """Jobs: handed out, ended, taken back, read."""
-
-    async def claim_jobs(
-        self, worker_id: str, n: int, now: datetime, lease: timedelta, *, holding: Sequence[str] = ()
-    ) -> list[Job]:
-        def work(db: sqlite3.Connection) -> list[Job]:
-            see_worker(db, worker_id, now, asked=True)
-            until = to_millis(now + lease)
-            unanswered = db.execute(
-                "SELECT id FROM jobs WHERE worker_id = ? AND state = 'running'"
-                f" AND id NOT IN ({marks(holding)}) ORDER BY rank, id LIMIT ?",
-                (worker_id, *holding, n),
-            ).fetchall()
-            ids = [row["id"] for row in unanswered]
-            db.executemany("UPDATE jobs SET lease_expires_at = ? WHERE id = ?", ((until, job_id) for job_id in ids))
-            holds = len(ids) + len(holding)
-            wanted = lifecycle.new_jobs_allowed(read_worker(db, worker_id), n - len(ids), holds, now)
-            for_others = "ifnull(avoid_worker_id = ?1 AND avoid_until > ?2, false)"
-            queued = db.execute(
-                f"SELECT id FROM jobs WHERE state = 'queued' AND NOT {for_others} ORDER BY rank, id LIMIT ?3",
-                (worker_id, to_millis(now), wanted),
-            ).fetchall()
-            if len(queued) < wanted:
-                queued += db.execute(
-                    f"SELECT id FROM jobs WHERE state = 'queued' AND {for_others} AND NOT EXISTS"
-                    " (SELECT 1 FROM workers WHERE id <> ?1 AND last_seen > ?4) ORDER BY rank, id LIMIT ?3",
-                    (worker_id, to_millis(now), wanted - len(queued), to_millis(now - lease)),
-                ).fetchall()
-            db.executemany(
-                "UPDATE jobs SET state = 'running', attempt = attempt + 1, worker_id = ?, lease_expires_at = ?,"
-                " started_at = ? WHERE id = ?",
-                ((worker_id, until, to_millis(now), row["id"]) for row in queued),
-            )
-            ids += [row["id"] for row in queued]
-            return [read_job(db, job_id) for job_id in ids]
-
-        return await self._write(work)
+    """Jobs: ended, taken back, read."""
 
     async def finish_job(self, claim: Claim, result: Result, now: datetime) -> FinishedJob:
         def work(db: sqlite3.Connection) -> FinishedJob:
@@ -128,8 +88,3 @@ class SqliteJobs(SqlitePart):
             return [StageLog(stage=row["stage"], stdout=row["stdout"], stderr=row["stderr"]) for row in rows]
 
         return await self._read(work)
-
-    async def queue_depth(self, limit: int | None = None) -> int:
-        queued = "SELECT 1 FROM jobs WHERE state = 'queued' LIMIT ?"  # a negative limit is none
-        counted = f"SELECT count(*) FROM ({queued})"
-        return await self._read(lambda db: int(db.execute(counted, (limit or -1,)).fetchone()[0]))

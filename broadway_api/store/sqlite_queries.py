@@ -101,5 +101,13 @@ def take_back(db: sqlite3.Connection, changes: Iterable[tuple[Job, Job]]) -> lis
     lost = []
     for before, after in changes:
         write_outcome(db, after)
-        lost.append(LostJob(job_id=after.id, run_id=after.run_id, worker_id=before.worker_id or "", state=after.state))
+        lost.append(
+            LostJob(
+                job_id=after.id,
+                run_id=after.run_id,
+                worker_id=before.worker_id or "",
+                state=after.state,
+                requirement=after.requirement,
+            )
+        )
     return lost

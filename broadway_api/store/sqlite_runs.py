@@ -13,6 +13,7 @@ from broadway_api.errors import IdempotencyMismatch, RunAlreadyStarted
 from broadway_api.store import records
 from broadway_api.store.records import to_millis
 from broadway_api.store.sqlite_queries import UNFINISHED, SqlitePart, any_job, marks, read_jobs, read_run
+from broadway_api.store.sqlite_ranks import reserve_ranks
 from broadway_api.store.sqlite_schema import LISTED_COLUMNS, run_from_row
 
 
@@ -33,8 +34,8 @@ class SqliteRuns(SqlitePart):
                         raise IdempotencyMismatch(idempotency.key)
                     return str(earlier["id"])
             db.executemany(
-                "INSERT INTO jobs (id, run_id, type, seq, student, state, attempt, attempt_limit)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (id, run_id, type, seq, student, state, priority, requirement, attempt,"
+                " attempt_limit) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     (
                         job.id,
@@ -43,6 +44,8 @@ class SqliteRuns(SqlitePart):
                         job.seq,
                         None if job.student is None else records.to_text(job.student),
                         job.state,
+                        job.priority,
+                        job.requirement,
                         job.attempt,
                         job.attempt_limit,
                     )
@@ -50,12 +53,13 @@ class SqliteRuns(SqlitePart):
                 ),
             )
             db.execute(
-                "INSERT INTO runs (id, course, state, config, created_at, idempotency_key, idempotency_fingerprint)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO runs (id, course, state, priority, config, created_at, idempotency_key,"
+                " idempotency_fingerprint) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     run.id,
                     run.course,
                     run.state,
+                    run.priority,
                     records.config_to_text(run.config),
                     to_millis(run.created_at),
                     idempotency and idempotency.key,
@@ -80,16 +84,15 @@ class SqliteRuns(SqlitePart):
     async def open_phase(self, run_id: str, job_type: JobType, now: datetime) -> int:
         def work(db: sqlite3.Connection) -> int:
             waiting = "run_id = ? AND type = ? AND state = 'waiting'"
-            first, last = db.execute(
-                f"SELECT min(seq), max(seq) FROM jobs WHERE {waiting}",
-                (run_id, job_type),
+            first, last, requirement = db.execute(
+                f"SELECT min(seq), max(seq), requirement FROM jobs WHERE {waiting}", (run_id, job_type)
             ).fetchone()
             if first is None:
                 return 0
-            start, weight = _reserve_ranks(db, read_run(db, run_id).course, last - first + 1)
+            start, step = reserve_ranks(db, read_run(db, run_id), job_type, requirement, last - first + 1, now)
             return db.execute(
-                f"UPDATE jobs SET state = 'queued', queued_at = ?, rank = ? + (seq - ? + 1) / ? WHERE {waiting}",
-                (to_millis(now), start, first, weight, run_id, job_type),
+                f"UPDATE jobs SET state = 'queued', queued_at = ?, rank = ? + (seq - ?) * ? WHERE {waiting}",
+                (to_millis(now), start, first, step, run_id, job_type),
             ).rowcount
 
         return await self._write(work)
@@ -266,22 +269,3 @@ class SqliteRuns(SqlitePart):
 
 def _is_settled(db: sqlite3.Connection, run_id: str) -> bool:
     return db.execute("SELECT 1 FROM runs WHERE id = ? AND settled = 1", (run_id,)).fetchone() is not None
-
-
-def _reserve_ranks(db: sqlite3.Connection, course: str, number: int) -> tuple[float, float]:
-    """Take `number` ranks for a course; return what they start after, and the course's weight."""
-    (virtual_time,) = db.execute(
-        "UPDATE queue SET virtual_time = max(virtual_time, coalesce("
-        "  (SELECT rank FROM jobs WHERE state = 'queued' ORDER BY rank LIMIT 1),"
-        "  (SELECT max(last_rank) FROM course_ranks),"
-        "  0)) RETURNING virtual_time"
-    ).fetchone()
-    db.execute("INSERT OR IGNORE INTO course_ranks (course, last_rank) VALUES (?, 0)", (course,))
-    (last_rank,) = db.execute("SELECT last_rank FROM course_ranks WHERE course = ?", (course,)).fetchone()
-    (weight,) = db.execute(
-        "SELECT content ->> ('$.courses.\"' || ? || '\".weight') FROM directory", (course,)
-    ).fetchone()
-    weight = 1.0 if weight is None else float(weight)
-    start = max(virtual_time, last_rank)
-    db.execute("UPDATE course_ranks SET last_rank = ? WHERE course = ?", (start + number / weight, course))
-    return start, weight

@@ -124,13 +124,35 @@ CREATE TABLE secrets (
 );
 """
 
+# The queue got priorities, which share it by lanes, and requirements, by which it is divided. A course's place became
+# one in each lane, with pre- and post-processing apart.
+_VERSION_6 = """
+ALTER TABLE runs ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN requirement TEXT NOT NULL DEFAULT '';
+DROP INDEX jobs_queue;
+CREATE INDEX jobs_by_urgency ON jobs (requirement, priority DESC, rank, id) WHERE state = 'queued';
+CREATE INDEX jobs_by_fairness ON jobs (requirement, rank, id) WHERE state = 'queued';
+CREATE TABLE lanes (priority INTEGER PRIMARY KEY, virtual_time REAL NOT NULL);
+CREATE TABLE flows (
+    course TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    in_front INTEGER NOT NULL,
+    stranded TEXT NOT NULL,
+    last_rank REAL NOT NULL,
+    PRIMARY KEY (course, priority, in_front, stranded)
+);
+INSERT INTO flows SELECT course, 0, 0, '', last_rank FROM course_ranks;
+DROP TABLE course_ranks;
+"""
+
 #: Each makes a version of the schema out of the one before, the first out of an empty file; what was released is never
 #: changed. One statement ends with a semicolon and a line feed.
-VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
 
 _SHORT_COLUMNS = (
-    "id, run_id, type, seq, student, state, reason, attempt, attempt_limit, worker_id, lease_expires_at,"
-    " avoid_worker_id, avoid_until, queued_at, started_at, finished_at, score, max_score"
+    "id, run_id, type, seq, student, state, priority, requirement, reason, attempt, attempt_limit, worker_id,"
+    " lease_expires_at, avoid_worker_id, avoid_until, queued_at, started_at, finished_at, score, max_score"
 )
 
 #: The job columns that `job_from_row` reads, and those with nothing in place of what may be long.
@@ -144,6 +166,7 @@ def run_from_row(row: sqlite3.Row) -> Run:
         id=row["id"],
         course=row["course"],
         state=RunState(row["state"]),
+        priority=row["priority"],
         config=records.config_from_text(row["config"]),
         created_at=records.from_millis(row["created_at"]),
         started_at=_time(row["started_at"]),
@@ -160,6 +183,8 @@ def job_from_row(row: sqlite3.Row) -> Job:
         seq=row["seq"],
         student=None if row["student"] is None else records.from_text(row["student"]),
         state=JobState(row["state"]),
+        priority=row["priority"],
+        requirement=row["requirement"],
         reason=None if row["reason"] is None else Reason(row["reason"]),
         attempt=row["attempt"],
         attempt_limit=row["attempt_limit"],

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pymongo
 
-from broadway_api.store import mongo_documents, sqlite_schema
+from broadway_api.store import mongo_upgrades, sqlite_schema
 from tests import services
 
 
@@ -56,7 +56,7 @@ class MongoBackend:
     """A database of a real mongod or replica set, emptied rather than dropped: to make its indexes takes longer."""
 
     shared = True
-    version = mongo_documents.SCHEMA_VERSION
+    version = mongo_upgrades.SCHEMA_VERSION
     DATABASE = "contract"
 
     def __init__(self, server_url: str, client: pymongo.MongoClient[dict[str, Any]]) -> None:

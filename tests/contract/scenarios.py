@@ -48,6 +48,8 @@ def new_run(
     post: bool = False,
     course: str = "default",
     attempt_limit: int = ATTEMPT_LIMIT,
+    priority: int = 0,
+    require: str = "",
 ) -> tuple[Run, list[Job]]:
     """A run and its jobs as the service makes them, not stored."""
     roster = [{"NET_ID": f"student{n}"} for n in range(students)] if isinstance(students, int) else students
@@ -57,14 +59,23 @@ def new_run(
         pre_processing_pipeline=pipeline if pre else None,
         post_processing_pipeline=pipeline if post else None,
     )
-    run = Run(id=new_id(), course=course, config=config, created_at=NOW)
+    run = Run(id=new_id(), course=course, priority=priority, config=config, created_at=NOW)
     entries: list[tuple[JobType, int, Env | None]] = [
         *([(JobType.PRE_PROCESSING, 0, None)] if pre else []),
         *((JobType.STUDENT, seq, student) for seq, student in enumerate(roster, start=1)),
         *([(JobType.POST_PROCESSING, len(roster) + 1, None)] if post else []),
     ]
     jobs = [
-        Job(id=new_id(), run_id=run.id, type=job_type, seq=seq, student=student, attempt_limit=attempt_limit)
+        Job(
+            id=new_id(),
+            run_id=run.id,
+            type=job_type,
+            seq=seq,
+            student=student,
+            priority=priority,
+            requirement=require,
+            attempt_limit=attempt_limit,
+        )
         for job_type, seq, student in entries
     ]
     return run, jobs
@@ -79,18 +90,20 @@ async def created(
     return run
 
 
-async def started(store: Store, students: int | Sequence[Env] = 1, **shape: Any) -> Run:
+async def started(store: Store, students: int | Sequence[Env] = 1, *, at: datetime = NOW, **shape: Any) -> Run:
     """A new run of that shape whose first phase is open."""
     run = await created(store, students, **shape)
     phase = first_phase(run.config)
-    await store.start_run(run.id, phase, NOW)
-    await store.open_phase(run.id, PHASES[phase], NOW)
-    return replace(run, state=phase, started_at=NOW)
+    await store.start_run(run.id, phase, at)
+    await store.open_phase(run.id, PHASES[phase], at)
+    return replace(run, state=phase, started_at=at)
 
 
-async def worker(store: Store, hostname: str = "grader", *, seen: datetime = NOW, owner: str | None = None) -> str:
+async def worker(
+    store: Store, hostname: str = "grader", *, seen: datetime = NOW, owner: str | None = None, **labels: str
+) -> str:
     """The id of a newly registered worker."""
-    new = Worker(id=new_id(), hostname=hostname, registered_at=seen, last_seen=seen, owner=owner)
+    new = Worker(id=new_id(), hostname=hostname, registered_at=seen, last_seen=seen, owner=owner, labels=labels)
     await store.register_worker(new)
     return new.id
 

@@ -175,7 +175,7 @@ async def test_a_file_of_the_first_version_is_upgraded_with_what_it_holds(tmp_pa
         assert await store.directory() == Directory()
         await started(store, course="default")
     with closing(sqlite3.connect(backend.path)) as connection:
-        assert connection.execute("SELECT * FROM course_ranks").fetchall() == [("default", 8.0)]
+        assert connection.execute("SELECT * FROM flows").fetchall() == [("default", 0, 0, "", 8.0)]
     assert backend.schema_version() == len(VERSIONS)
 
 

@@ -81,8 +81,28 @@ async def test_a_claim_reads_the_head_of_the_queue_alone(backend: MongoBackend, 
         await store.claim_jobs(worker_id, 3, NOW, LEASE)
 
     claims = [operation for operation in profile if "findAndModify" in operation["command"]]
-    assert [operation["planSummary"] for operation in claims] == ["IXSCAN { rank: 1, _id: 1 }"] * 3
+    assert [operation["planSummary"] for operation in claims] == [
+        "IXSCAN { state: 1, requirement: 1, priority: -1, rank: 1, _id: 1 }"
+    ] * 3
     assert keys_examined(claims) == 1
+
+
+async def test_a_claim_passes_over_what_its_worker_cannot_run_without_reading_it(
+    backend: MongoBackend, store: Store
+) -> None:
+    await started(store, 500, require="tpu", priority=1)
+    for required in ("", "gpu", "arch=arm64"):
+        await started(store, 20, require=required)
+    worker_id = await worker(store, gpu="", arch="arm64")
+    with profiled(backend) as profile:
+        assert len(await store.claim_jobs(worker_id, 8, NOW, LEASE)) == 8
+
+    claims = [operation for operation in profile if "findAndModify" in operation["command"]]
+    assert len(claims) == 8
+    assert keys_examined(claims) <= 3 + 1  # the first of each requirement, and the one after that which was taken
+    assert max(operation["docsExamined"] for operation in claims) == 1
+    (distinct,) = [operation for operation in profile if "distinct" in operation["command"]]
+    assert distinct["keysExamined"] <= 5
 
 
 async def test_a_result_reads_its_job_and_one_key_more(backend: MongoBackend, store: Store) -> None:

@@ -6,14 +6,17 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pymongo
 import pytest
 
+from broadway_api.domain import JobType, RunState
 from broadway_api.errors import SchemaTooNew, StoreInUse, StoreUnavailable, StoreUrlInvalid
 from broadway_api.store import open_store
 from scripts.processes import free_port
-from tests.contract.backends import Backend, SqliteBackend
-from tests.contract.scenarios import NOW, claim_on, claimed, started, success, worker
+from tests.contract.backends import Backend, MongoBackend, SqliteBackend
+from tests.contract.scenarios import LEASE, NOW, claim_on, claimed, created, started, success, worker
 
 HOLD_OPEN = """
 import asyncio, sys
@@ -76,6 +79,30 @@ async def test_a_store_that_failed_to_open_can_be_opened_later(backend: Backend)
 
     async with open_store(backend.url) as store:
         await store.ping()
+
+
+async def test_a_database_of_the_first_version_is_upgraded_with_its_queue(
+    mongo_standalone_url: str,
+) -> None:
+    with pymongo.MongoClient[dict[str, Any]](mongo_standalone_url) as client:
+        backend = MongoBackend(mongo_standalone_url, client)
+        async with open_store(backend.url) as store:
+            waiting, queued = await created(store, 2), await started(store, 2)
+        jobs = backend.database["jobs"]
+        jobs.update_many({}, {"$unset": {"priority": "", "requirement": ""}})
+        jobs.create_index([("rank", 1), ("_id", 1)], name="queue", partialFilterExpression={"state": "queued"})
+        backend.database["courses"].update_many({}, {"$unset": {"priority": ""}})
+        backend.set_schema_version(1)
+
+        async with open_store(backend.url) as store:
+            await store.start_run(waiting.id, RunState.STUDENTS, NOW)
+            await store.open_phase(waiting.id, JobType.STUDENT, NOW)
+            handed_out = await store.claim_jobs(await worker(store), 10, NOW, LEASE)
+
+        assert [job.run_id for job in handed_out] == [queued.id] * 2 + [waiting.id] * 2
+        assert "queue" not in jobs.index_information()
+        assert backend.schema_version() == backend.version
+        backend.clear()
 
 
 async def test_a_file_belongs_to_one_process(tmp_path: Path) -> None:

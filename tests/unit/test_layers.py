@@ -28,6 +28,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.supervision": ("broadway_api.errors",),
     # Rules are pure.
     "broadway_api.lifecycle": ("broadway_api.domain",),
+    "broadway_api.capabilities": ("broadway_api.domain",),
     "broadway_api.environment": ("broadway_api.domain", "broadway_api.errors"),
     "broadway_api.runconfig": ("broadway_api.domain",),
     "broadway_api.bounds": (
@@ -51,7 +52,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.store.port": ("broadway_api.domain", "broadway_api.errors", "broadway_api.tenants"),
     "broadway_api.store*": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.ids", "broadway_api.tenants"),
-        *("broadway_api.lifecycle", "broadway_api.runconfig", "broadway_api.store*"),
+        *("broadway_api.lifecycle", "broadway_api.capabilities", "broadway_api.runconfig", "broadway_api.store*"),
     ),
     # The use cases: the only caller of the store, by its port.
     "broadway_api.service": (

@@ -1,0 +1,183 @@
+"""The queue of the MongoDB store: what is handed out, and what waits. See `port.py` for what each method promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo import ReturnDocument
+
+from broadway_api import capabilities, lifecycle
+from broadway_api.domain import CourseQueue, Job, JobState, JobType
+from broadway_api.store.mongo_documents import BY_FAIRNESS, BY_STATE, BY_URGENCY, job_from_document
+from broadway_api.store.mongo_engine import Document, MongoEngine, translate_errors
+from broadway_api.store.mongo_part import MongoPart, exists
+from broadway_api.store.places import Place, Stretch, stretches
+from broadway_api.store.turns import Turns
+
+_URGENT = (BY_URGENCY, [("priority", -1), ("rank", 1), ("_id", 1)])
+_FAIR = (BY_FAIRNESS, [("rank", 1), ("_id", 1)])
+
+_QUEUED: Document = {"state": JobState.QUEUED}
+
+
+@translate_errors
+class MongoQueue(MongoPart):
+    """Jobs that wait for a worker: handed out, counted."""
+
+    def __init__(self, engine: MongoEngine) -> None:
+        super().__init__(engine)
+        self._turns = Turns()
+
+    async def claim_jobs(
+        self, worker_id: str, n: int, now: datetime, lease: timedelta, *, holding: Sequence[str] = ()
+    ) -> list[Job]:
+        worker, queued = await asyncio.gather(self._see(worker_id, now, asked=True), self._ranks.queued_requirements())
+        claimed = await self._hand_out_again(worker_id, n, now + lease, holding)
+        wanted = lifecycle.new_jobs_allowed(worker, n - len(claimed), len(claimed) + len(holding), now)
+        served = {"requirement": {"$in": [text for text in queued if capabilities.fits(worker.labels, text)]}}
+        for_others = {"avoid_worker_id": worker_id, "avoid_until": {"$gt": now}}
+        which: Document = {**_QUEUED, **served, "$nor": [for_others]}
+        while wanted and served["requirement"]["$in"]:
+            order = _FAIR if self._turns.is_fair(worker.labels) else _URGENT
+            job = await self._hand_out(worker_id, which, order, now, now + lease)
+            if job is not None:
+                self._turns.took(worker.labels)
+                claimed.append(job)
+                wanted -= 1
+            elif "$nor" not in which or not await self._may_take_others(worker_id, served | for_others, now - lease):
+                break
+            else:
+                which = {**_QUEUED, **served}
+        return claimed
+
+    async def queue_depth(self, limit: int | None = None) -> int:
+        bound: dict[str, Any] = {} if limit is None else {"limit": limit}
+        return await self._jobs.count_documents(_QUEUED, hint=BY_FAIRNESS, **bound)
+
+    async def queued_requirements(self, limit: int) -> Mapping[str, int]:
+        required = await self._ranks.queued_requirements()
+        counts = await asyncio.gather(
+            *(
+                self._jobs.count_documents({**_QUEUED, "requirement": text}, hint=BY_FAIRNESS, limit=limit)
+                for text in required
+            )
+        )
+        return dict(zip(required, counts, strict=True))
+
+    async def queue_positions(self, job_ids: Sequence[str], *, stranded: Collection[str] = ()) -> Mapping[str, int]:
+        fields = {"priority": True, "rank": True}
+        counted, found = await asyncio.gather(
+            self._ranks.queued_requirements(),
+            self._jobs.find({"_id": {"$in": list(job_ids)}, **_QUEUED}, fields).to_list(),
+        )
+        places = sorted(Place(priority=job["priority"], rank=job["rank"], id=job["_id"]) for job in found)
+        lengths = await asyncio.gather(
+            *(
+                self._length(first, end, [text for text in counted if text not in stranded])
+                for first, end in zip([None, *places], places)  # noqa: B905 - the last place is the end of nothing
+            )
+        )
+        position, positions = 0, {}
+        for place, length in zip(places, lengths, strict=True):
+            position += length
+            positions[place.id] = position
+        return positions
+
+    async def queue_by_course(self) -> Mapping[str, CourseQueue]:
+        live = {run["_id"]: run["course"] async for run in self._runs.find({"unsettled": True}, {"course": True})}
+        queued = {"run_id": {"$in": list(live)}, "type": {"$in": list(JobType)}, **_QUEUED}
+        groups = await self._jobs.aggregate(
+            [{"$match": queued}, {"$group": {"_id": "$run_id", "depth": {"$sum": 1}}}], hint=BY_STATE
+        )
+        queues: dict[str, CourseQueue] = {}
+        async for group in groups:
+            # All queued jobs of a run are of one phase, which was queued at one time.
+            one = await self._jobs.find_one(queued | {"run_id": group["_id"]}, {"queued_at": True}, hint=BY_STATE)
+            if one is not None:
+                own = CourseQueue(depth=group["depth"], oldest=one["queued_at"])
+                known = queues.get(live[group["_id"]], CourseQueue(depth=0, oldest=own.oldest))
+                queues[live[group["_id"]]] = CourseQueue(
+                    depth=known.depth + own.depth, oldest=min(known.oldest, own.oldest)
+                )
+        return queues
+
+    async def _may_take_others(self, worker_id: str, which: Document, since: datetime) -> bool:
+        """Whether there are jobs that others should try first, and no others."""
+        if not await exists(self._jobs, {**_QUEUED, **which}, hint=BY_FAIRNESS):
+            return False
+        return not await exists(self._workers, {"_id": {"$ne": worker_id}, "last_seen": {"$gt": since}})
+
+    async def _hand_out_again(self, worker_id: str, n: int, until: datetime, holding: Sequence[str]) -> list[Job]:
+        """Jobs that the worker holds without knowing of them, with a new lease."""
+        held = {"worker_id": worker_id, "state": JobState.RUNNING}
+        found = self._jobs.find({**held, "_id": {"$nin": list(holding)}}, {"attempt": True})
+        unanswered = [
+            await self._jobs.find_one_and_update(
+                {"_id": job["_id"], "attempt": job["attempt"], **held},
+                {"$set": {"lease_expires_at": until}},
+                return_document=ReturnDocument.AFTER,
+            )
+            for job in (await found.sort([("rank", 1), ("_id", 1)]).to_list())[:n]
+        ]
+        return [job_from_document(document) for document in unanswered if document is not None]
+
+    async def _hand_out(
+        self, worker_id: str, which: Document, order: tuple[str, list[tuple[str, int]]], now: datetime, until: datetime
+    ) -> Job | None:
+        """The first such job of the queue in an order, now the worker's: of each requirement it reads one key."""
+        index, by = order
+        document = await self._jobs.find_one_and_update(
+            which,
+            {
+                "$set": {
+                    "state": JobState.RUNNING,
+                    "worker_id": worker_id,
+                    "lease_expires_at": until,
+                    "started_at": now,
+                },
+                "$inc": {"attempt": 1},
+            },
+            sort=by,
+            hint=index,
+            return_document=ReturnDocument.AFTER,
+        )
+        return None if document is None else job_from_document(document)
+
+    async def _length(self, first: Place | None, end: Place, counted: Sequence[str]) -> int:
+        """How many jobs of those requirements wait from one place up to another."""
+        ranges = [
+            {**_QUEUED, "requirement": required, **bounds}
+            for required in counted
+            for stretch in stretches(first, end)
+            for bounds in _bounds(stretch)
+        ]
+        return sum(await asyncio.gather(*map(self._count, ranges)))
+
+    async def _count(self, which: Document) -> int:
+        # The plain command counts keys, where count_documents would pass each on.
+        counted = await self._jobs.database.command("count", self._jobs.name, query=which, hint=BY_URGENCY)
+        return int(counted["n"])
+
+
+def _bounds(stretch: Stretch) -> Iterator[Document]:
+    """A stretch as ranges of an index."""
+    if stretch.priority is None:
+        bounds = {"$gt": stretch.above} | ({} if stretch.below is None else {"$lt": stretch.below})
+        yield {"priority": bounds}
+        return
+    lane: Document = {"priority": stretch.priority}
+    first, end = stretch.first, stretch.end
+    if first and end and first.rank == end.rank:
+        yield lane | {"rank": end.rank, "_id": {"$gte": first.id, "$lt": end.id}}
+        return
+    ranks: Document = {}
+    if first:
+        yield lane | {"rank": first.rank, "_id": {"$gte": first.id}}
+        ranks["$gt"] = first.rank
+    if end:
+        yield lane | {"rank": end.rank, "_id": {"$lt": end.id}}
+        ranks["$lt"] = end.rank
+    yield lane | {"rank": ranks}

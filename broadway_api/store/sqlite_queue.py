@@ -1,0 +1,152 @@
+"""The queue of the SQLite store: what is handed out, and what waits. See `port.py` for what each method promises."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from broadway_api import capabilities, lifecycle
+from broadway_api.domain import CourseQueue, Job
+from broadway_api.store import records
+from broadway_api.store.places import Place, Stretch, stretches
+from broadway_api.store.records import to_millis
+from broadway_api.store.sqlite_engine import SqliteEngine
+from broadway_api.store.sqlite_queries import SqlitePart, marks, read_job, read_worker, see_worker
+from broadway_api.store.sqlite_ranks import queued_requirements
+from broadway_api.store.turns import Turns
+
+_URGENT = ("jobs_by_urgency", "priority DESC, rank, id")
+_FAIR = ("jobs_by_fairness", "rank, id")
+
+_FOR_OTHERS = "ifnull(avoid_worker_id = ?1 AND avoid_until > ?3, false)"
+
+
+class SqliteQueue(SqlitePart):
+    """Jobs that wait for a worker: handed out, counted."""
+
+    def __init__(self, engine: SqliteEngine) -> None:
+        super().__init__(engine)
+        self._turns = Turns()
+
+    async def claim_jobs(
+        self, worker_id: str, n: int, now: datetime, lease: timedelta, *, holding: Sequence[str] = ()
+    ) -> list[Job]:
+        def work(db: sqlite3.Connection) -> list[Job]:
+            see_worker(db, worker_id, now, asked=True)
+            until = to_millis(now + lease)
+            unanswered = db.execute(
+                "SELECT id FROM jobs WHERE worker_id = ? AND state = 'running'"
+                f" AND id NOT IN ({marks(holding)}) ORDER BY rank, id LIMIT ?",
+                (worker_id, *holding, n),
+            ).fetchall()
+            ids = [row["id"] for row in unanswered]
+            db.executemany("UPDATE jobs SET lease_expires_at = ? WHERE id = ?", ((until, job_id) for job_id in ids))
+            worker = read_worker(db, worker_id)
+            wanted = lifecycle.new_jobs_allowed(worker, n - len(ids), len(ids) + len(holding), now)
+            served = [text for text in queued_requirements(db) if capabilities.fits(worker.labels, text)]
+            alone = False
+            while wanted and served:
+                order = _FAIR if self._turns.is_fair(worker.labels) else _URGENT
+                values = (worker_id, until, to_millis(now), records.to_text(served))
+                taken = db.execute(hand_out(order, for_others=alone), values).fetchone()
+                if taken is not None:
+                    self._turns.took(worker.labels)
+                    ids.append(taken["id"])
+                    wanted -= 1
+                elif alone or _has_peers(db, worker_id, now - lease):
+                    break
+                else:
+                    alone = True
+            return [read_job(db, job_id) for job_id in ids]
+
+        return await self._write(work)
+
+    async def queue_depth(self, limit: int | None = None) -> int:
+        queued = "SELECT 1 FROM jobs WHERE state = 'queued' LIMIT ?"  # a negative limit is none
+        counted = f"SELECT count(*) FROM ({queued})"
+        return await self._read(lambda db: int(db.execute(counted, (limit or -1,)).fetchone()[0]))
+
+    async def queued_requirements(self, limit: int) -> Mapping[str, int]:
+        counted = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND requirement = ? LIMIT ?)"
+        return await self._read(
+            lambda db: {
+                required: int(db.execute(counted, (required, limit)).fetchone()[0])
+                for required in queued_requirements(db)
+            }
+        )
+
+    async def queue_positions(self, job_ids: Sequence[str], *, stranded: Collection[str] = ()) -> Mapping[str, int]:
+        def work(db: sqlite3.Connection) -> Mapping[str, int]:
+            counted = [required for required in queued_requirements(db) if required not in stranded]
+            rows = db.execute(
+                f"SELECT priority, rank, id FROM jobs WHERE state = 'queued' AND id IN ({marks(job_ids)})",
+                tuple(job_ids),
+            )
+            position, last = 0, None
+            positions = {}
+            for place in sorted(Place(priority=row["priority"], rank=row["rank"], id=row["id"]) for row in rows):
+                between = stretches(last, place)
+                position += sum(_count(db, required, part) for required in counted for part in between)
+                positions[place.id], last = position, place
+            return positions
+
+        return await self._read(work)
+
+    async def queue_by_course(self) -> Mapping[str, CourseQueue]:
+        def work(db: sqlite3.Connection) -> Mapping[str, CourseQueue]:
+            # All queued jobs of a run are of one phase, which was queued at one time.
+            rows = db.execute(
+                "SELECT course, sum(depth) AS depth, min(oldest) AS oldest FROM (SELECT course,"
+                " (SELECT count(*) FROM jobs WHERE run_id = runs.id AND state = 'queued') AS depth,"
+                " (SELECT queued_at FROM jobs WHERE run_id = runs.id AND state = 'queued' LIMIT 1) AS oldest"
+                " FROM runs WHERE settled = 0 AND state <> 'ready') GROUP BY course HAVING sum(depth) > 0"
+            )
+            return {
+                row["course"]: CourseQueue(depth=row["depth"], oldest=records.from_millis(row["oldest"]))
+                for row in rows
+            }
+
+        return await self._read(work)
+
+
+def hand_out(order: tuple[str, str], *, for_others: bool) -> str:
+    """The statement that hands out the first job of the queue in an order.
+
+    Of each requirement that the worker meets (parameter 4, a JSON list) it reads the first entry of an index. 1 is the
+    worker, 2 the end of its lease, 3 the time.
+    """
+    index, by = order
+    which = "" if for_others else f"AND NOT {_FOR_OTHERS}"
+    return (
+        "UPDATE jobs SET state = 'running', attempt = attempt + 1, worker_id = ?1, lease_expires_at = ?2,"
+        " started_at = ?3 WHERE id = (SELECT id FROM jobs WHERE id IN ("
+        f"SELECT (SELECT id FROM jobs INDEXED BY {index} WHERE state = 'queued' AND requirement = served.value {which}"
+        f" ORDER BY {by} LIMIT 1) FROM json_each(?4) AS served"
+        f") ORDER BY {by} LIMIT 1) RETURNING id"
+    )
+
+
+def _has_peers(db: sqlite3.Connection, worker_id: str, since: datetime) -> bool:
+    found = db.execute("SELECT 1 FROM workers WHERE id <> ? AND last_seen > ? LIMIT 1", (worker_id, to_millis(since)))
+    return found.fetchone() is not None
+
+
+def _count(db: sqlite3.Connection, required: str, stretch: Stretch) -> int:
+    """How many jobs of a requirement wait in a stretch of the queue: one range of an index."""
+    conditions = ["state = 'queued'", "requirement = ?"]
+    values: list[object] = [required]
+    for condition, bound in (
+        ("priority = ?", stretch.priority),
+        ("priority < ?", stretch.below),
+        ("priority > ?", stretch.above),
+    ):
+        if bound is not None:
+            conditions.append(condition)
+            values.append(bound)
+    for condition, place in (("(rank, id) >= (?, ?)", stretch.first), ("(rank, id) < (?, ?)", stretch.end)):
+        if place is not None:
+            conditions.append(condition)
+            values += [place.rank, place.id]
+    where = " AND ".join(conditions)
+    return int(db.execute(f"SELECT count(*) FROM jobs INDEXED BY jobs_by_urgency WHERE {where}", values).fetchone()[0])
