@@ -34,12 +34,12 @@ def remove_tree(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError), opened(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)) as parent:
         with opened(open_directory(path.name, parent)) as top:
             _empty(top)
-        _forced(lambda: os.rmdir(path.name, dir_fd=parent), path.name, parent)
+        _forced(lambda: os.rmdir(path.name, dir_fd=parent), (path.name, parent))
 
 
 def unlink(name: str, directory: int) -> None:
     """Unlink `name`, whatever it is but a directory, also if it was made immutable. Raises OSError."""
-    _forced(lambda: os.unlink(name, dir_fd=directory), name, directory)
+    _forced(lambda: os.unlink(name, dir_fd=directory), (name, directory), (".", directory))
 
 
 def _empty(top: int) -> None:
@@ -72,12 +72,15 @@ def _take_apart(name: str, top: int, moved: int) -> int:
                 # Moving a directory changes its "..", for which it must be writable itself.
                 with opened(open_directory(child, directory)):
                     _move(child, directory, _free_name(top, moved + count), top)
-    _forced(lambda: os.rmdir(name, dir_fd=top), name, top)
+    _forced(lambda: os.rmdir(name, dir_fd=top), (name, top), (".", top))
     return count
 
 
 def _move(name: str, source: int, new_name: str, target: int) -> None:
-    _forced(lambda: os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target), name, source)
+    _forced(
+        lambda: os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target),
+        *((name, source), (".", source), (".", target)),
+    )
 
 
 def _free_name(top: int, number: int) -> str:
@@ -105,13 +108,13 @@ def _unlink_files(directory: int) -> tuple[list[str], int]:
     return directories, files
 
 
-def _forced(call: Callable[[], None], name: str, parent: int) -> None:
-    """Call, and if that is forbidden once more, with whatever forbids to change the entry and its directory lifted."""
+def _forced(call: Callable[[], None], *locked: tuple[str, int]) -> None:
+    """Call, and if that is forbidden once more, with what may forbid to change these entries lifted."""
     try:
         call()
     except PermissionError:
-        _unlock(".", parent)
-        _unlock(name, parent)
+        for name, parent in locked:
+            _unlock(name, parent)
         call()
 
 

@@ -18,7 +18,6 @@ from broadway_grader.clock import utc_now
 from broadway_grader.domain import Job, Reason, Stage, StageResult
 from broadway_grader.ending import Ending
 from broadway_grader.errors import SetupError
-from broadway_grader.removal import remove_tree
 from broadway_grader.runner import JobRunner
 from broadway_grader.runtimes.port import Place
 from broadway_grader.workspace import WorkDirectory
@@ -121,41 +120,6 @@ async def test_inputs_have_plain_names(directory: WorkDirectory, name: str) -> N
     async with directory.workspace(JOB_ID) as workspace:
         with pytest.raises(ValueError, match="plain file name"):
             workspace.write_input(name, b"")
-
-
-def test_removing_what_is_not_there_is_fine(tmp_path: Path) -> None:
-    remove_tree(tmp_path / "missing")
-    remove_tree(tmp_path / "missing" / "deeper")
-
-
-def test_a_tree_deeper_than_any_path_is_removed_with_few_descriptors(tmp_path: Path) -> None:
-    top = tmp_path / "top"
-    top.mkdir()
-    at = os.open(top, os.O_RDONLY)
-    for _ in range(3000):
-        os.mkdir("d" * 100, dir_fd=at)
-        below = os.open("d" * 100, os.O_RDONLY, dir_fd=at)
-        os.close(at)
-        at = below
-    os.close(at)
-    remove_tree(top)
-    assert not top.exists()
-
-
-def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    (kept / "file").touch()
-    top = tmp_path / "top"
-    (top / "below").mkdir(parents=True)
-    for link in (top / "link", top / "below" / "link", top / "moved-1"):
-        link.symlink_to(kept)
-    remove_tree(top)
-    assert (kept / "file").exists()
-    top.symlink_to(kept)
-    with pytest.raises(OSError, match="directory"):
-        remove_tree(top)
-    assert (kept / "file").exists()
 
 
 class ScriptedRuntime:
