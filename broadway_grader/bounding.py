@@ -1,4 +1,4 @@
-"""Holding a stage to its job's share of the disk: stopped for exceeding it, or blamed when it failed of it."""
+"""Holding a stage to its job's share of the disk: ended for exceeding it, or blamed when it failed of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import dataclasses
 import errno
 import logging
 import os
-from collections.abc import Callable, Coroutine
-from datetime import datetime
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-from broadway_grader.domain import Reason, Stage, StageResult
+from broadway_grader.domain import Reason, StageResult
+from broadway_grader.ending import Ending
 from broadway_grader.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -21,34 +20,15 @@ _MAY_BE_THE_DISKS = (None, Reason.STAGE_FAILED, Reason.RUNTIME_ERROR)
 _NO_SPACE = os.strerror(errno.ENOSPC).lower()
 
 
-async def run_bounded(
-    work: Coroutine[Any, Any, StageResult],
-    stage: Stage,
-    workspace: Workspace,
-    *,
-    runtime: str,
-    now: Callable[[], datetime],
-) -> StageResult:
-    """Run the stage, which is to be done by `work`, in `workspace`. Being cancelled cancels `work`."""
-    begun = now()
-    running = asyncio.create_task(work, name=f"stage in {workspace.path}")
-    overflow = asyncio.create_task(workspace.overflow(), name=f"watch over {workspace.path}")
+async def run_bounded(run: Callable[[Ending], Awaitable[StageResult]], workspace: Workspace) -> StageResult:
+    """Run a stage in `workspace`: `run` runs it, and ends it when it is ordered to."""
+    ending = Ending()
+    watch = asyncio.create_task(_watch(workspace, ending), name=f"watch over {workspace.path}")
     try:
-        await asyncio.wait({running, overflow}, return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
-            verdict = overflow.result()  # raises what has gone wrong with the watch
-            log.warning("stopping the stage in %s: %s", workspace.path, verdict)
-            return StageResult(
-                started_at=begun,
-                finished_at=now(),
-                runtime=runtime,
-                reason=Reason.DISK_LIMIT,
-                message=verdict,
-                image=stage.image,
-            )
-        result = running.result()
+        result = await run(ending)
     finally:
-        await _end(overflow, running)
+        watch.cancel()
+        await asyncio.wait({watch})
     if result.reason not in _MAY_BE_THE_DISKS:
         return result
     failed = result.reason is Reason.STAGE_FAILED or _NO_SPACE in (result.message or "").lower()
@@ -57,8 +37,12 @@ async def run_bounded(
     return result
 
 
-async def _end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks, and wait until they have ended."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+async def _watch(workspace: Workspace, ending: Ending) -> None:
+    try:
+        verdict = await workspace.overflow()
+    except Exception as error:
+        log.exception("the watch over %s failed", workspace.path)
+        ending.order(Reason.RUNTIME_ERROR, f"the watch over /job failed: {error}")
+    else:
+        log.warning("ending the stage in %s: %s", workspace.path, verdict)
+        ending.order(Reason.DISK_LIMIT, verdict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,7 @@ from datetime import datetime
 from broadway_grader.bounding import run_bounded
 from broadway_grader.clock import utc_now
 from broadway_grader.domain import Job, JobResult, Reason, Stage, StageResult, failed_result
+from broadway_grader.ending import Ending
 from broadway_grader.masking import Mask
 from broadway_grader.runtimes.port import Place, Runtime
 from broadway_grader.sealing import run_sealed
@@ -101,8 +103,7 @@ class JobRunner:
         results: list[StageResult] = []
         for index, stage in enumerate(job.stages):
             place = Place(job_id=job.job_id, attempt=job.attempt, stage=index, slot=slot, directory=workspace.path)
-            work = self._run_stage(stage, place)
-            result = await run_bounded(work, stage, workspace, runtime=self._runtime.name, now=self._now)
+            result = await run_bounded(functools.partial(self._run_stage, stage, place), workspace)
             results.append(result)
             log.info(
                 "job %s attempt %d stage %d ended: exit code %s, reason %s",
@@ -116,10 +117,12 @@ class JobRunner:
                 break
         return results
 
-    async def _run_stage(self, stage: Stage, place: Place) -> StageResult:
+    async def _run_stage(self, stage: Stage, place: Place, ending: Ending) -> StageResult:
         if stage.results:
-            return await run_sealed(self._runtime, stage, place, max_bytes=self._max_results_bytes, now=self._now)
-        return await self._runtime.run_stage(stage, place)
+            return await run_sealed(
+                self._runtime, stage, place, ending, max_bytes=self._max_results_bytes, now=self._now
+            )
+        return await self._runtime.run_stage(stage, place, ending)
 
 
 def _report(job: Job) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 
 from broadway_grader.directories import opened
 from broadway_grader.domain import Reason, Stage, StageResult
+from broadway_grader.ending import Ending
 from broadway_grader.errors import Fault, InvalidResults
 from broadway_grader.gradescope import parse_results
 from broadway_grader.removal import remove_tree, unlink
@@ -43,7 +44,13 @@ _OUR_FAULTS = (errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
 
 
 async def run_sealed(
-    runtime: Runtime, stage: Stage, place: Place, *, max_bytes: int, now: Callable[[], datetime]
+    runtime: Runtime,
+    stage: Stage,
+    place: Place,
+    ending: Ending | None = None,
+    *,
+    max_bytes: int,
+    now: Callable[[], datetime],
 ) -> StageResult:
     """Run a stage that declares results; they, or what is wrong with them, are in its result.
 
@@ -66,7 +73,7 @@ async def run_sealed(
             message=f"it was not run: what stood at /job/{RESULTS} before it cannot be removed ({error.strerror})",
             image=stage.image,
         )
-    result = await runtime.run_stage(stage, place)
+    result = await runtime.run_stage(stage, place, ending)
     if result.reason in (Reason.IMAGE_UNAVAILABLE, Reason.RUNTIME_ERROR):
         return result  # it did not run, or will again
     try:

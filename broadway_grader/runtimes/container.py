@@ -31,6 +31,8 @@ _START_FAULTS = (
     (re.compile(r"exec: .*(permission denied|is a directory|exec format error)"), 126),
     (re.compile(r"unable to find (user|group)|no matching entries in (passwd|group)"), 126),
 )
+# How it says that it sees another file system than the grader, which is nothing that a stage could bring about.
+_UNSEEN = "bind source path does not exist"
 _EXIT_MESSAGES = {
     126: "the entry point could not be executed",
     127: "the entry point, or a command in it, was not found",
@@ -65,7 +67,7 @@ class Container:
         try:
             created = await self._engine.call(self._api.create_container_from_config, self._request)
         except docker.errors.APIError as error:
-            if error.status_code != 400:
+            if error.status_code != 400 or _UNSEEN in explanation(error):
                 raise
             # The engine read the request and found a value in it that cannot be: a host name, a limit, no command.
             self._outcome.reason, self._outcome.message = Reason.STAGE_FAILED, explanation(error)

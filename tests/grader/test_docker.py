@@ -242,3 +242,11 @@ def test_frames_may_be_cut_anywhere(cut: int) -> None:
     frames = Frames()
     chunks = [stream[start : start + cut] for start in range(0, len(stream), cut)]
     assert b"".join(payload for chunk in chunks for payload in frames.feed(chunk)) == b"hello world"
+
+
+async def test_an_engine_that_does_not_see_our_mounts_says_so(runtime: DockerRuntime, place: Place) -> None:
+    """It looks for /job where it sees the directory below, which is empty. No stage can bring that about."""
+    elsewhere = dataclasses.replace(place, directory=place.directory / "job")
+    result = await runtime.run_stage(sh("true"), elsewhere)
+    assert result.reason is Reason.RUNTIME_ERROR
+    assert "bind source path does not exist" in str(result.message)

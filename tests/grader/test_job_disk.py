@@ -41,12 +41,12 @@ def job(*stages: Stage) -> Job:
 
 async def test_a_stage_that_fills_job_is_stopped_or_fails_and_is_to_blame(runner: JobRunner) -> None:
     begun = time.monotonic()
-    bomb = (
-        "set -e; i=0; while [ $i -lt 40 ]; do dd if=/dev/zero of=/job/$i bs=1048576 count=1; i=$((i+1)); done; sleep 90"
-    )
+    write = "dd if=/dev/zero of=/job/$i bs=1048576 count=1"
+    bomb = f"set -e; echo begun; i=0; while [ $i -lt 40 ]; do {write}; i=$((i+1)); done; sleep 90"
     result = await runner.run(job(sh(bomb, timeout=100), sh("echo never")))
     assert (result.reason, len(result.stages)) == (Reason.DISK_LIMIT, 1)
     assert result.stages[0].message == "/job is full: a job may keep 16 MiB in it"
+    assert result.stages[0].stdout.text == "begun\n"
     assert time.monotonic() - begun < 60
 
 
