@@ -9,7 +9,7 @@ PY := .venv/bin/python
 # More for pytest: make test PYTEST='tests/unit -k lifecycle'
 PYTEST ?=
 
-.PHONY: help demo test check services e2e-large chaos clean
+.PHONY: help demo test check services e2e-large chaos attack-mutations clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +27,9 @@ MINUTES ?= 2
 STORE ?= both
 chaos: .venv/dev.stamp services  ## break things at random, then count; MINUTES=30 SEED=7 STORE=sqlite, mongo or both
 	$(PY) -m tests.chaos --minutes $(MINUTES) --store $(STORE) $(if $(SEED),--seed $(SEED))
+
+attack-mutations: .venv/dev.stamp services  ## switch off each defence by itself and see that its attack is noticed
+	$(PY) -m pytest -v -rN tests/attack/test_mutations.py
 
 check: .venv/dev.stamp  ## format, lint, strict types, layers
 	$(PY) -m ruff format --check .

@@ -265,10 +265,26 @@ class GraderConfig(Options):
     allow_root_stages: bool = option(True, "run stages as root that ask for it by user; --no-… refuses them")
     stage_read_only: bool = option(False, "the root file system is read-only in a stage that does not say")
     oci_runtime: str = option("", "OCI runtime that the engine is to use, such as runsc or kata; empty: its default")
+    self_test: bool = option(
+        False,
+        "attack this machine's runtime with everything in the catalogue, print what held, and exit: with status 0 if\n"
+        "every must-hold did, else 1; needs neither API nor token",
+    )
+    self_test_at_start: str = option(
+        "auto",
+        "whether to try the quick must-holds before registering, and refuse to start if one does not hold;\n"
+        "auto: unless they held within a day with this configuration; always: each time, and they must be tried;\n"
+        "warn: as auto, but start all the same; never: do not. The list of workers shows what came of it",
+        choices=("auto", "always", "warn", "never"),
+    )
+    self_test_image: str = option("busybox:stable", "image that the self-test's shell scripts run in")
+    self_test_python_image: str = option(
+        "python:3-slim", "image that the rest of --self-test runs in; needs python3 and coreutils"
+    )
     poll_wait: int = option(20, "seconds that the API is asked to hold a poll until there is work")
 
     def check(self) -> None:
-        if not self.token:
+        if not self.token and not self.self_test:
             raise ValueError(f"no cluster token: give it as the first argument or in {environment_name('token')}")
         check_token(self.token)
         _check_range("--slots", self.slots, 0, 1024)

@@ -1,6 +1,10 @@
 """Start a grader.
 
     python3 grader.py <cluster token> [--api URL] [--slots N] [--runtime auto|docker|sandbox] [--work-dir DIR]
+    python3 grader.py --self-test [--runtime …]
+
+The second attacks this machine's own runtime with everything in the catalogue and prints what held; status 0 if every
+must-hold did, else 1. The first tries a quick part of it before it registers, and does not start if that fails.
 
 One SIGTERM or SIGINT: it takes no more jobs, finishes and reports those that run, deregisters, and exits with status 0.
 A second one: it kills what runs, hands it back to the queue, and exits with status 1. Status 2: it cannot start like
@@ -10,14 +14,19 @@ this, and one line says why.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from broadway_grader import __version__, volumes
+from broadway_grader.attacks.assault import Assault
+from broadway_grader.attacks.attack import PYTHON, SHELL
+from broadway_grader.attacks.self_test import StartTest, attack_everything
 from broadway_grader.client import ApiClient
 from broadway_grader.delivery import Delivery
 from broadway_grader.domain import parse_bytes
@@ -27,7 +36,7 @@ from broadway_grader.registration import Membership, WorkerDetails
 from broadway_grader.retry import Backoff
 from broadway_grader.runner import JobRunner
 from broadway_grader.runtimes import choose
-from broadway_grader.runtimes.port import Limits, Settings
+from broadway_grader.runtimes.port import Limits, Runtime, Settings
 from broadway_grader.runtimes.sandbox import SandboxRuntime
 from broadway_grader.runtimes.users import parse_users
 from broadway_grader.volumes.port import Bound
@@ -36,7 +45,8 @@ from broadway_grader.workspace import WorkDirectory
 from config import GraderConfig
 from logs import Logging, start_logging
 
-STOPPED_HARD, CANNOT_START = 1, 2
+STOPPED_HARD, SELF_TEST_FAILED, CANNOT_START = 1, 1, 2
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: Bytes; what a file system needs to be one, and what nobody means.
 LEAST_JOB_DISK, MOST_JOB_DISK = 1024**2, 1024**4
 
@@ -46,17 +56,17 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
     ca_certificate = Path(config.ca_certificate) if config.ca_certificate else None
     backoff = Backoff()
     async with ApiClient(config.api, config.token, ca_certificate=ca_certificate) as client:
-        runtime = await choose(config.runtime, settings(config, directory))
-        try:
-            await asyncio.to_thread(directory.remove_leftovers)
-            shared = runtime.name != SandboxRuntime.name
-            directory.bound_jobs(
-                await asyncio.to_thread(
-                    volumes.choose, config.job_bound, job_bound(config), directory.jobs, shared=shared
+        async with opened(config, directory) as (runtime, runner):
+            with ended_by_signals():
+                shown = await start_test(config, directory).run(
+                    assault(config, directory, runtime, runner), runtime.name, slots=config.slot_count
                 )
-            )
             details = WorkerDetails(
-                hostname=socket.gethostname(), slots=config.slot_count, runtime=runtime.name, version=__version__
+                hostname=socket.gethostname(),
+                slots=config.slot_count,
+                runtime=runtime.name,
+                version=__version__,
+                labels={"self_test": shown},
             )
             spool, ids = directory.spool, directory.worker_ids
             membership = Membership(client, details, ids, backoff)
@@ -67,7 +77,7 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
             worker = Worker(
                 client,
                 membership,
-                JobRunner(runtime, directory, slots=config.slot_count, max_results_bytes=config.max_results_bytes),
+                runner,
                 delivery,
                 spool,
                 recovery,
@@ -85,12 +95,73 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
                 if stops:
                     stops.pop()()
 
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOP_SIGNALS:
                 asyncio.get_running_loop().add_signal_handler(number, on_signal)
             await worker.run()
-        finally:
-            await runtime.close()
         return status
+
+
+async def self_test(config: GraderConfig, directory: WorkDirectory) -> int:
+    """Attack this machine's runtime with the whole catalogue; the exit status says whether every must-hold did."""
+    async with opened(config, directory) as (runtime, runner):
+        with ended_by_signals():
+            held = await attack_everything(
+                assault(config, directory, runtime, runner), runtime.name, slots=config.slot_count, write=print
+            )
+    return 0 if held else SELF_TEST_FAILED
+
+
+@contextlib.asynccontextmanager
+async def opened(config: GraderConfig, directory: WorkDirectory) -> AsyncIterator[tuple[Runtime, JobRunner]]:
+    """The configured runtime, and what runs jobs in it. Raises SetupError."""
+    runtime = await choose(config.runtime, settings(config, directory))
+    try:
+        await asyncio.to_thread(directory.remove_leftovers)
+        shared = runtime.name != SandboxRuntime.name
+        directory.bound_jobs(
+            await asyncio.to_thread(volumes.choose, config.job_bound, job_bound(config), directory.jobs, shared=shared)
+        )
+        yield (
+            runtime,
+            JobRunner(runtime, directory, slots=config.slot_count, max_results_bytes=config.max_results_bytes),
+        )
+    finally:
+        await runtime.close()
+
+
+def assault(config: GraderConfig, directory: WorkDirectory, runtime: Runtime, runner: JobRunner) -> Assault:
+    """What carries out the self-test's attacks."""
+    return Assault(
+        runner,
+        directory,
+        runtime=runtime.name,
+        limits=settings(config, directory).limits,
+        bound=job_bound(config),
+        images={SHELL: config.self_test_image, PYTHON: config.self_test_python_image},
+        secrets={config.token} - {""},
+    )
+
+
+def start_test(config: GraderConfig, directory: WorkDirectory) -> StartTest:
+    """The self-test before the first job; what it found is valid for these very options."""
+    options = {**dataclasses.asdict(config), "token": None}
+    return StartTest(
+        mode=config.self_test_at_start, record=directory.path / "self_test", configuration=[__version__, options]
+    )
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGINT cancel the current task, so that it leaves nothing running."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None, "only within a task"  # noqa: S101
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        yield
+    finally:
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
 
 
 def job_bound(config: GraderConfig) -> Bound:
@@ -141,11 +212,11 @@ def main(arguments: Sequence[str]) -> int:
     config = GraderConfig.load(arguments)
     try:
         with WorkDirectory(Path(config.work_dir)) as directory, start_log(config):
-            return asyncio.run(serve(config, directory))
+            return asyncio.run((self_test if config.self_test else serve)(config, directory))
     except (SetupError, Unauthorized) as error:
         print(f"grader.py: {error}", file=sys.stderr)
         return CANNOT_START
-    except KeyboardInterrupt:  # before there was anything to stop
+    except (KeyboardInterrupt, asyncio.CancelledError):  # before there was anything to stop
         return STOPPED_HARD
 
 

@@ -84,9 +84,11 @@ class ApiClient:
     ) -> None:
         await self._http.__aexit__(kind, error, trace)
 
-    async def register(self, *, hostname: str, slots: int, runtime: str, version: str) -> Registration:
+    async def register(
+        self, *, hostname: str, slots: int, runtime: str, version: str, labels: Mapping[str, str]
+    ) -> Registration:
         """Register as a new worker. Raises Unauthorized if the cluster token is refused."""
-        body = {"hostname": hostname, "slots": slots, "runtime": runtime, "version": version}
+        body = {"hostname": hostname, "slots": slots, "runtime": runtime, "version": version, "labels": labels}
         response = await self._send("POST", "worker_register", body=body)
         if response.status_code == 401:
             raise Unauthorized

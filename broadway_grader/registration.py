@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Mapping
 
 from broadway_grader.client import ApiClient, Registration
 from broadway_grader.errors import RetryableError, Unauthorized
@@ -22,6 +23,7 @@ class WorkerDetails:
     slots: int
     runtime: str
     version: str
+    labels: Mapping[str, str]
 
 
 class Membership:

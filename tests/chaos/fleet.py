@@ -252,7 +252,11 @@ class Fleet:
 
     def _start(self, name: str, command: Sequence[str | Path], **settings: str) -> Process:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("BROADWAY_")}
-        environment |= {"BROADWAY_TOKEN": TOKEN, "PYTHONPATH": str(ROOT), **settings}
+        environment |= {
+            "BROADWAY_TOKEN": TOKEN,
+            "PYTHONPATH": str(ROOT),
+            "BROADWAY_SELF_TEST_AT_START": "never",
+        } | settings
         return start([sys.executable, *command], log=self.directory / f"{name}.out", environment=environment)
 
 

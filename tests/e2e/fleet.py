@@ -130,7 +130,7 @@ class Fleet:
 
     def _start(self, program: str, *options: str, log: str = "") -> Process:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BROADWAY_")}
-        environment["BROADWAY_TOKEN"] = TOKEN
+        environment |= {"BROADWAY_TOKEN": TOKEN, "BROADWAY_SELF_TEST_AT_START": "never"}
         if program == "api":
             environment |= {"BROADWAY_STORE": self._store_url, "BROADWAY_HEARTBEAT_INTERVAL": "1"}
             environment["BROADWAY_LEASE_SECONDS"] = "5"

@@ -65,7 +65,7 @@ class Grader:
 
     def __init__(self, client: ApiClient, directory: Path, backoff: Backoff = QUICK) -> None:
         """A new life of the grader whose spool and worker ids are in `directory`."""
-        details = WorkerDetails(hostname="here", slots=2, runtime="docker", version="1")
+        details = WorkerDetails(hostname="here", slots=2, runtime="docker", version="1", labels={})
         self.runner = Runner()
         self.spool, ids = Spool(directory / "spool"), WorkerIds(directory / "workers")
         self.spool.open()

@@ -62,6 +62,10 @@ OTHER: dict[str, tuple[str, Any]] = {  # a value of each option that is neither 
     "allow_root_stages": ("false", False),
     "stage_read_only": ("true", True),
     "oci_runtime": ("runsc", "runsc"),
+    "self_test": ("true", True),
+    "self_test_at_start": ("warn", "warn"),
+    "self_test_image": ("alpine:3", "alpine:3"),
+    "self_test_python_image": ("python:3.12", "python:3.12"),
     "poll_wait": ("5", 5),
 }
 TOGETHER = {"ssl_certificate": ["--ssl-key", "k"], "ssl_key": ["--ssl-certificate", "c"]}
