@@ -9,18 +9,22 @@ import secrets
 import signal
 import ssl
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from broadway_api import __version__
-from broadway_api.app import HttpLimits
-from broadway_api.errors import StoreError
+from broadway_api import __version__, course_config
+from broadway_api.cluster_tokens import ClusterTokens, TokenFileFault
+from broadway_api.course_config import CourseConfigFault
+from broadway_api.errors import Rejected, StoreError
+from broadway_api.handlers.shared import HttpLimits
 from broadway_api.policy import Policy
 from broadway_api.secret_box import SecretBox, open_key_file
-from broadway_api.server import serve
+from broadway_api.server import Running, serve
 from broadway_api.store import open_store
-from config import QUEUE_EMPTY_CODE, ApiConfig, check_token
+from broadway_api.tenants import Course
+from config import QUEUE_EMPTY_CODE, ApiConfig
 from logs import Logging, start_logging
 
 logger = logging.getLogger("broadway_api")
@@ -34,10 +38,11 @@ def main() -> int:
     """Serve until SIGTERM or SIGINT. Returns 0, 1 after a fault of our own, 2 if it could not start."""
     config = ApiConfig.load(sys.argv[1:])
     try:
-        token = cluster_token(config)
+        tokens = cluster_tokens(config)
+        courses = courses_of(config)
         with logging_of(config):
-            return asyncio.run(run(config, token))
-    except (SetupFault, StoreError) as fault:
+            return asyncio.run(run(config, tokens, courses))
+    except (SetupFault, TokenFileFault, StoreError) as fault:
         print(f"api.py: {fault}", file=sys.stderr)
         return 2
 
@@ -50,7 +55,7 @@ def logging_of(config: ApiConfig) -> Logging:
         raise SetupFault(f"logs cannot be written to {config.log_path}: {error.strerror}") from error
 
 
-async def run(config: ApiConfig, token: str) -> int:
+async def run(config: ApiConfig, tokens: ClusterTokens, courses: Sequence[Course] | None) -> int:
     """Open the store, serve, and stop when asked to."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,6 +64,8 @@ async def run(config: ApiConfig, token: str) -> int:
         max_body_bytes=config.max_body_bytes,
         body_stall_seconds=config.body_stall_seconds,
         queue_empty_code=QUEUE_EMPTY_CODE,
+        auth_failures_per_minute=config.auth_failures_per_minute,
+        trusted_proxies=config.proxies,
     )
     tls = tls_context(config)
     async with open_store(config.store_url) as store:
@@ -67,19 +74,23 @@ async def run(config: ApiConfig, token: str) -> int:
                 store,
                 policy_of(config),
                 secret_box_of(config),
-                token=token,
+                tokens=tokens,
+                courses=courses,
                 bind=config.bind,
                 port=config.port,
                 limits=limits,
                 tls=tls,
             )
             async with serving as running:
+                reload_on_hangup(config, tokens, running)
                 scheme = "https" if tls else "http"
                 logger.info("Broadway API %s on %s://%s:%d", __version__, scheme, config.bind, running.port)
                 ends: set[asyncio.Future[Any]] = {asyncio.ensure_future(stop.wait()), running.failure}
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 logger.info("stopping")
                 return 1 if running.failure.done() else 0
+        except Rejected as error:
+            raise SetupFault(f"--course-config {config.course_config}: {error}") from error
         except OSError as error:
             raise SetupFault(f"cannot listen on {config.bind}:{config.port}: {error.strerror or error}") from error
 
@@ -115,10 +126,43 @@ def secret_box_of(config: ApiConfig) -> SecretBox:
     return open_key_file(Path(config.data_dir) / "secret_key", make=True)
 
 
-def cluster_token(config: ApiConfig) -> str:
-    """The token of the options; else the one kept in the data directory; else a new one, kept there and printed."""
+def reload_on_hangup(config: ApiConfig, tokens: ClusterTokens, running: Running) -> None:
+    """Read the token file and the course config again at each SIGHUP; what is wrong with them is logged, and left."""
+    reloads: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
+        tokens.reload()
+        try:
+            courses = await asyncio.to_thread(courses_of, config)
+            if courses is not None:
+                await running.service.tenancy.load_courses(courses)
+        except (SetupFault, Rejected, StoreError) as fault:
+            logger.error("%s; the courses stay as they were", fault)  # noqa: TRY400  # the line says it all
+
+    def begin() -> None:
+        task = asyncio.create_task(reload(), name="reload")
+        reloads.add(task)  # a task that nobody holds may be collected
+        task.add_done_callback(reloads.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, begin)
+
+
+def courses_of(config: ApiConfig) -> list[Course] | None:
+    """The courses of the course config; None if there is no such file to be read. Raises SetupFault."""
+    if not config.course_config:
+        return None
+    try:
+        return course_config.read(Path(config.course_config))
+    except CourseConfigFault as fault:
+        raise SetupFault(f"--course-config {fault}") from fault
+
+
+def cluster_tokens(config: ApiConfig) -> ClusterTokens:
+    """Those of the options; else the one kept in the data directory; else a new one, kept there and printed."""
     if config.token:
-        return config.token
+        return ClusterTokens.given(config.token)
+    if config.token_file:
+        return ClusterTokens.kept_in(Path(config.token_file))
     path = Path(config.data_dir) / "cluster_token"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,24 +170,13 @@ def cluster_token(config: ApiConfig) -> str:
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return _kept_token(path)
+            return ClusterTokens.kept_in(path)
         with os.fdopen(file, "w") as stream:
             stream.write(token + "\n")
     except OSError as error:
         raise SetupFault(f"the cluster token cannot be kept in {path}: {error.strerror}") from error
     print(f"cluster token: {token}\n(kept in {path})", flush=True)
-    return token
-
-
-def _kept_token(path: Path) -> str:
-    kept = path.read_text(errors="replace").strip()
-    if not kept:
-        raise SetupFault(f"{path} is empty; remove it, or write a token into it")
-    try:
-        check_token(kept)
-    except ValueError as error:
-        raise SetupFault(f"{path}: {error}") from error
-    return kept
+    return ClusterTokens.kept_in(path)
 
 
 def tls_context(config: ApiConfig) -> ssl.SSLContext | None:

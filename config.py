@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import ipaddress
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -112,6 +113,24 @@ class ApiConfig(Options):
         "cluster token; better given by the environment than by a flag, which `ps` shows.\n"
         "None given: one is made at the first start and kept in <data dir>/cluster_token",
     )
+    token_file: str = option(
+        "",
+        "file with cluster tokens instead, one a line, `#` before a remark; all are valid, and it is read again\n"
+        "when it changes and at SIGHUP",
+    )
+    course_config: str = option(
+        "",
+        'JSON file of courses and their tokens: {"<course>": {"tokens": ["…"], "query_tokens": ["…"], "weight": 1}};\n'
+        "it replaces what the last such file said at each start and at SIGHUP",
+    )
+    auth_failures_per_minute: int = option(
+        60, "failed authentications of one address after which they are answered with 429; good tokens always work"
+    )
+    trusted_proxies: str = option(
+        "",
+        "addresses and networks of proxies, with commas in between, whose X-Forwarded-For and X-Forwarded-Proto are\n"
+        "believed: 127.0.0.1,10.0.0.0/8",
+    )
     store: str = option(
         "", "where runs are kept: sqlite:///<file> or mongodb://…; empty: sqlite:///<data dir>/broadway.db"
     )
@@ -158,6 +177,11 @@ class ApiConfig(Options):
     def check(self) -> None:
         if bool(self.ssl_certificate) != bool(self.ssl_key):
             raise ValueError("--ssl-certificate and --ssl-key go together: give both or neither")
+        if self.token and self.token_file:
+            raise ValueError("--token and --token-file exclude one another: give one")
+        for proxy in self.proxies:
+            _check_network("--trusted-proxies", proxy)
+        _check_range("--auth-failures-per-minute", self.auth_failures_per_minute, 1, 1_000_000)
         _check_range("--port", self.port, 0, 65535)
         _check_range("--run-retention-days", self.run_retention_days, 0, 36_500)
         _check_range("--max-stages", self.max_stages, 1, 100)
@@ -199,6 +223,11 @@ class ApiConfig(Options):
         if match is None or int(match[1]) == 0:
             raise ValueError(f"--max-stage-memory must be a size such as 4g, not {self.max_stage_memory[:40]!r}")
         return int(match[1]) * {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}[match[2]]
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """The trusted proxies, one by one."""
+        return tuple(part.strip() for part in self.trusted_proxies.split(",") if part.strip())
 
     @property
     def lease(self) -> int:
@@ -353,6 +382,13 @@ def _convert(value: Any, kind: type, choices: Sequence[str]) -> Any:
 def _check_range(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ValueError(f"{name} must be between {least} and {most}, not {value}")
+
+
+def _check_network(name: str, text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(f"{name}: {text[:80]!r} is neither an address nor a network such as 10.0.0.0/8") from None
 
 
 def check_token(token: str) -> None:

@@ -12,6 +12,7 @@
     │   ├── ClaimLost               the job is not, or no longer, this worker's
     │   ├── UnknownWorker           it must register again
     │   ├── WorkerNameTaken         another registration has the id that a worker chose
+    │   ├── Forbidden               the token is good, but not for this
     │   ├── DirectoryFull           too many courses and tokens
     │   └── NotFound
     │       ├── RunNotFound
@@ -190,7 +191,7 @@ class CourseNotFound(NotFound):
 
     def __init__(self, course_id: str) -> None:
         self.course_id = course_id
-        super().__init__(f"there is no course {course_id}")
+        super().__init__(f"there is no course {course_id[:128]}")
 
 
 class TokenNotFound(NotFound):
@@ -199,6 +200,14 @@ class TokenNotFound(NotFound):
     def __init__(self, token_id: str) -> None:
         self.token_id = token_id
         super().__init__(f"there is no token {token_id}")
+
+
+class Forbidden(Rejected):
+    """The sender is known, and may not do this."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        super().__init__(f"a token of the role {role} may not do this")
 
 
 class DirectoryFull(Rejected):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,15 +14,19 @@ from typing import Any
 from broadway_api import environment, ids, lifecycle
 from broadway_api.all_jobs import all_jobs
 from broadway_api.domain import Claim, Job, JobState, JobType, Reason, Result, RunConfig, Worker, WorkerState
-from broadway_api.errors import ClaimLost, JobNotFound, SecretKeyMismatch
+from broadway_api.errors import ClaimLost, JobNotFound, SecretKeyMismatch, UnknownWorker
 from broadway_api.events import WakeUps
 from broadway_api.known_runs import KnownRuns
 from broadway_api.policy import Policy
 from broadway_api.settling import Settler
 from broadway_api.store.port import Store
+from broadway_api.tenants import Principal, Role
 from broadway_api.vault import Vault
 
 logger = logging.getLogger(__name__)
+
+#: Workers whose owners are kept at hand.
+KNOWN_OWNERS = 4_096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +42,10 @@ class Handout:
 
 
 class Fleet:
-    """Workers: admitted, heard of, handed jobs, heard out, kept from work, listed."""
+    """Workers: admitted, heard of, handed jobs, heard out, kept from work, listed.
+
+    `by` is whoever asks. A worker that somebody else's token registered is unknown to them.
+    """
 
     def __init__(
         self,
@@ -57,9 +65,17 @@ class Fleet:
         self._settler = settler
         self._wake_ups = wake_ups
         self._now = now
+        self._owners: OrderedDict[str, str | None] = OrderedDict()
 
     async def register(
-        self, *, hostname: str, slots: int = 1, runtime: str = "", version: str = "", labels: Mapping[str, str]
+        self,
+        *,
+        hostname: str,
+        slots: int = 1,
+        runtime: str = "",
+        version: str = "",
+        labels: Mapping[str, str],
+        by: Principal,
     ) -> Worker:
         """Admit a worker and give it its id."""
         now = self._now()
@@ -72,23 +88,26 @@ class Fleet:
             labels=labels,
             registered_at=now,
             last_seen=now,
+            owner=by.owner,
         )
         await self._store.register_worker(worker)
         logger.info("worker %s registered: %s, %d slots, %s", worker.id, hostname, slots, runtime or "runtime unknown")
         return worker
 
-    async def heartbeat(self, worker_id: str, running: Sequence[Claim] | None) -> list[str]:
+    async def heartbeat(self, worker_id: str, running: Sequence[Claim] | None, *, by: Principal) -> list[str]:
         """Renew leases; return the jobs that the worker has lost. Raises UnknownWorker."""
+        await self._check_owner(worker_id, by)
         lost = await self._store.heartbeat(worker_id, running, self._now(), self._policy.lease)
         if lost:
             logger.info("worker %s no longer holds %s", worker_id, ", ".join(lost))
         return lost
 
-    async def deregister(self, worker_id: str, *, crashed: bool = False) -> list[str]:
+    async def deregister(self, worker_id: str, *, crashed: bool = False, by: Principal) -> list[str]:
         """Forget a worker; return the jobs that were taken from it. Raises UnknownWorker.
 
         `crashed`: they died with it, which costs each an attempt, and fails those that have none left.
         """
+        await self._check_owner(worker_id, by)
         lost = await self._store.deregister_worker(worker_id, self._now(), crashed=crashed)
         self._wake_ups.jobs_queued(sum(job.state is JobState.QUEUED for job in lost))
         logger.info("worker %s %s, it held %d jobs", worker_id, "crashed" if crashed else "deregistered", len(lost))
@@ -101,12 +120,15 @@ class Fleet:
         await self._store.set_draining(worker_id, draining)
         logger.info("worker %s %s", worker_id, "drains" if draining else "is back")
 
-    async def claim(self, worker_id: str, slots: int, holding: Sequence[str], wait: float) -> list[Handout]:
+    async def claim(
+        self, worker_id: str, slots: int, holding: Sequence[str], wait: float, *, by: Principal
+    ) -> list[Handout]:
         """Up to `slots` jobs for a worker; waits up to `wait` seconds for the first. Raises UnknownWorker.
 
         A caller whose client has gone cancels this; a job that was claimed in that moment is handed out again when
         the worker next asks.
         """
+        await self._check_owner(worker_id, by)
         deadline = asyncio.get_running_loop().time() + wait
         while True:
             with self._wake_ups.place() as woken:
@@ -124,11 +146,15 @@ class Fleet:
                 except TimeoutError:
                     return []
 
-    async def finish(self, claim: Claim, result: Result) -> JobState:
+    async def finish(self, claim: Claim, result: Result, *, by: Principal) -> JobState:
         """Accept what came of a job, and move its run on; return the state that this result led to.
 
         Repeating it gets the same answer. Raises ClaimLost, JobNotFound, UnknownWorker.
         """
+        await self._check_owner(claim.worker_id, by)
+        return await self._accept(claim, result)
+
+    async def _accept(self, claim: Claim, result: Result) -> JobState:
         try:
             finished = await self._store.finish_job(claim, result, self._now())
         except (ClaimLost, JobNotFound):
@@ -145,6 +171,17 @@ class Fleet:
         if finished.phase_over:
             await self._settler.settle_or_leave(job.run_id)
         return job.state
+
+    async def _check_owner(self, worker_id: str, by: Principal) -> None:
+        """Raises UnknownWorker unless the worker is theirs. Asks the store once for each worker: it never changes."""
+        if by.role is Role.OPERATOR:
+            return
+        if worker_id not in self._owners:
+            self._owners[worker_id] = (await self._store.worker(worker_id)).owner
+            if len(self._owners) > KNOWN_OWNERS:
+                self._owners.popitem(last=False)
+        if not by.speaks_for(self._owners[worker_id]):
+            raise UnknownWorker(worker_id)
 
     async def _note_fault(self, job: Job, worker_id: str, reason: Reason) -> None:
         """Count an infrastructure fault against its worker, unless the run may be to blame.
@@ -176,7 +213,7 @@ class Fleet:
         logger.warning("job %s of run %s cannot be handed out: %s", job.id, job.run_id, problem)
         info = {"reason": Reason.SECRET_UNAVAILABLE.value, "message": problem}
         with suppress(ClaimLost):  # it was cancelled this very moment
-            await self.finish(
+            await self._accept(
                 Claim(job_id=job.id, worker_id=worker_id, attempt=job.attempt),
                 Result(success=False, reason=Reason.SECRET_UNAVAILABLE, info=(info,)),
             )

@@ -7,9 +7,11 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from broadway_api import lifecycle
+from broadway_api.access import Access
 from broadway_api.all_jobs import all_jobs
 from broadway_api.domain import (
     IdempotencyKey,
@@ -22,7 +24,15 @@ from broadway_api.domain import (
     RunSummary,
     StageLog,
 )
-from broadway_api.errors import InvalidInput, NothingToRetry, RunEnded, RunNotEnded, RunNotFound, StoreUnavailable
+from broadway_api.errors import (
+    InvalidInput,
+    JobNotFound,
+    NothingToRetry,
+    RunEnded,
+    RunNotEnded,
+    RunNotFound,
+    StoreUnavailable,
+)
 from broadway_api.events import WakeUps
 from broadway_api.intake import Intake
 from broadway_api.known_runs import KnownRuns
@@ -30,6 +40,7 @@ from broadway_api.policy import Policy
 from broadway_api.schemas import MAX_FAULTS
 from broadway_api.settling import Settler
 from broadway_api.store.port import Store
+from broadway_api.tenants import Principal
 from broadway_api.vault import Vault
 
 logger = logging.getLogger(__name__)
@@ -43,7 +54,10 @@ KEEP_ALIVE = 15.0
 
 
 class Runs:
-    """Runs: made, moved on, tried again, read, followed."""
+    """Runs: made, moved on, tried again, read, followed.
+
+    `by` is whoever asks. What belongs to a course that they do not see is not there, as far as they are told.
+    """
 
     def __init__(
         self,
@@ -54,6 +68,7 @@ class Runs:
         vault: Vault,
         settler: Settler,
         wake_ups: WakeUps,
+        access: Access,
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -62,12 +77,20 @@ class Runs:
         self._vault = vault
         self._settler = settler
         self._wake_ups = wake_ups
+        self._access = access
         self._now = now
         self._intake = Intake(policy)
 
-    async def create(self, body: bytes, idempotency: IdempotencyKey | None = None) -> str:
-        """Keep a new run as its course wrote it; return its id. Raises NotJson, InvalidInput, IdempotencyMismatch."""
-        run, jobs = await _beside_loop(len(body), self._intake.plan, body, self._now())
+    async def create(
+        self, body: bytes, idempotency: IdempotencyKey | None = None, *, course: str | None = None, by: Principal
+    ) -> str:
+        """Keep a new run as its course wrote it; return its id.
+
+        It belongs to `course`, or if none is named to that of the one who asks, or else to the default course. Raises
+        NotJson, InvalidInput, IdempotencyMismatch, CourseNotFound.
+        """
+        owner = await self._access.course_of(by, course)
+        run, jobs = await _beside_loop(len(body), partial(self._intake.plan, course=owner), body, self._now())
         if faults := await self._vault.missing(run.course, run.config):
             raise InvalidInput(faults[:MAX_FAULTS], more=len(faults[MAX_FAULTS:]))
         run_id = await self._store.create_run(run, jobs, idempotency=idempotency)
@@ -75,21 +98,21 @@ class Runs:
             logger.info("run %s created: %d jobs", run_id, len(jobs))
         return run_id
 
-    async def start(self, run_id: str) -> RunState:
+    async def start(self, run_id: str, *, by: Principal) -> RunState:
         """Queue the first phase. Raises RunNotFound, RunAlreadyStarted."""
-        run = await self._store.run(run_id)
+        run = await self._run(run_id, by)
         first = lifecycle.first_phase(run.config)
         await self._store.start_run(run_id, first, self._now())
         logger.info("run %s started: %s", run_id, first)
         await self._settler.settle_or_leave(run_id)
         return first
 
-    async def cancel(self, run_id: str) -> RunState:
+    async def cancel(self, run_id: str, *, by: Principal) -> RunState:
         """End a run now: its queued jobs at once, its running ones by the next heartbeat of their workers.
 
         A run that was cancelled before stays so. Raises RunNotFound, RunEnded.
         """
-        while (run := await self._store.run(run_id)).state is not RunState.CANCELLED:
+        while (run := await self._run(run_id, by)).state is not RunState.CANCELLED:
             if run.state.ended:
                 raise RunEnded(run_id, run.state)
             await self._store.advance_run(run_id, leaving=run.state, to=RunState.CANCELLED, now=self._now())
@@ -97,14 +120,14 @@ class Runs:
         await self._settler.settle_or_leave(run_id)
         return run.state
 
-    async def retry(self, run_id: str, students: Sequence[Mapping[str, Any]] | None) -> int:
+    async def retry(self, run_id: str, students: Sequence[Mapping[str, Any]] | None, *, by: Principal) -> int:
         """Try jobs of an ended run again; return how many.
 
         `students`: those whose roster entry has all the names and values of one of these, however they ended; None:
         every job that failed or was cancelled. Post-processing follows once more. Raises RunNotFound, RunNotEnded,
         NothingToRetry.
         """
-        run = await self._store.run(run_id)
+        run = await self._run(run_id, by)
         if not run.state.ended:
             raise RunNotEnded(run_id, run.state)
         if not await self._store.is_settled(run_id):
@@ -122,30 +145,56 @@ class Runs:
         await self._settler.settle_or_leave(run_id)
         return len(chosen)
 
-    async def summary(self, run_id: str) -> RunSummary:
+    async def summary(self, run_id: str, *, by: Principal) -> RunSummary:
         """Raises RunNotFound."""
-        return await self._store.run_summary(run_id)
+        summary = await self._store.run_summary(run_id)
+        if not by.sees(summary.run.course):
+            raise RunNotFound(run_id)
+        return summary
 
-    async def newest(self, *, state: RunState | None, course: str | None, limit: int, after: str | None) -> list[Run]:
+    async def newest(
+        self, *, state: RunState | None, course: str | None, limit: int, after: str | None, by: Principal
+    ) -> list[Run]:
         """A page of runs, newest first."""
-        return await self._store.runs(state=state, course=course, limit=limit, after=after)
+        wanted = course or by.course
+        if wanted is not None and not by.sees(wanted):
+            return []
+        return await self._store.runs(state=state, course=wanted, limit=limit, after=after)
 
-    async def jobs(self, run_id: str, *, states: Sequence[JobState], limit: int, after: int | None) -> list[Job]:
-        """A page of the run's jobs in roster order."""
+    async def jobs(
+        self, run_id: str, *, states: Sequence[JobState], limit: int, after: int | None, by: Principal
+    ) -> list[Job]:
+        """A page of the run's jobs in roster order. Raises RunNotFound."""
+        if not by.sees(await self._known.course(run_id)):
+            raise RunNotFound(run_id)
         return await self._store.run_jobs(run_id, states=states, limit=limit, after=after)
 
-    async def job(self, job_id: str) -> tuple[Job, RunConfig, dict[str, str]]:
+    async def job(self, job_id: str, *, by: Principal) -> tuple[Job, RunConfig, dict[str, str]]:
         """A job, its run's config, and the hostnames of its workers, by id. Raises JobNotFound."""
-        job = await self._store.job(job_id)
+        job = await self._job(job_id, by)
         involved = {attempt.worker_id for attempt in job.attempts} | {job.worker_id}
         hostnames = {worker.id: worker.hostname for worker, _ in await self._store.workers() if worker.id in involved}
         return job, await self._known.config(job.run_id), hostnames
 
-    async def job_log(self, job_id: str, stage: int | None) -> tuple[Job, list[StageLog]]:
+    async def job_log(self, job_id: str, stage: int | None, *, by: Principal) -> tuple[Job, list[StageLog]]:
         """Raises JobNotFound."""
-        return await self._store.job(job_id), await self._store.job_log(job_id, stage)
+        return await self._job(job_id, by), await self._store.job_log(job_id, stage)
 
-    async def events(self, run_id: str, last_seen: str | None) -> AsyncGenerator[tuple[str, RunSummary] | None, None]:
+    async def _run(self, run_id: str, by: Principal) -> Run:
+        run = await self._store.run(run_id)
+        if not by.sees(run.course):
+            raise RunNotFound(run_id)
+        return run
+
+    async def _job(self, job_id: str, by: Principal) -> Job:
+        job = await self._store.job(job_id)
+        if not by.sees(await self._known.course(job.run_id)):
+            raise JobNotFound(job_id)
+        return job
+
+    async def events(
+        self, run_id: str, last_seen: str | None, *, by: Principal
+    ) -> AsyncGenerator[tuple[str, RunSummary] | None, None]:
         """The run as it is whenever that has changed, with an id for each; None now and then, when nothing has.
 
         Begins with the present unless that is the one of the id `last_seen`, and ends with the run, or when the server
@@ -155,7 +204,7 @@ class Runs:
         silent, asked = 0.0, False
         while not self._wake_ups.closed:
             try:
-                summary = await self._store.run_summary(run_id)
+                summary = await self.summary(run_id, by=by)
             except (RunNotFound, StoreUnavailable):
                 if asked:
                     return

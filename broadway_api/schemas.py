@@ -12,6 +12,7 @@ import jsonschema_rs
 from broadway_api.domain import Reason
 from broadway_api.errors import Fault, InvalidInput
 from broadway_api.policy import Policy
+from broadway_api.tenants import Role
 
 Schema = dict[str, Any]
 
@@ -86,6 +87,46 @@ HEARTBEAT: Schema = {
                 "additionalProperties": False,
             },
         }
+    },
+    "additionalProperties": False,
+}
+
+#: Seed tokens may be short; what no header carries can be none.
+_TOKENS: Schema = {
+    "type": "array",
+    "maxItems": 100,
+    "items": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[!-~]+$"},
+}
+
+COURSE_ID = "^[-A-Za-z0-9_]{1,128}$"
+
+COURSE: Schema = {
+    "title": "Course",
+    "type": "object",
+    "properties": {
+        "weight": {"type": "number", "minimum": 0.001, "maximum": 1_000, "default": 1},
+        "tokens": _TOKENS,
+        "query_tokens": _TOKENS,
+    },
+    "additionalProperties": False,
+}
+
+COURSE_CONFIG: Schema = {
+    "title": "CourseConfig",
+    "type": "object",
+    "propertyNames": {"pattern": COURSE_ID},
+    "additionalProperties": COURSE,
+}
+
+TOKEN: Schema = {
+    "title": "NewToken",
+    "type": "object",
+    "required": ["role"],
+    "properties": {
+        "role": {"enum": [role.value for role in Role]},
+        "course": {"type": "string", "pattern": COURSE_ID},
+        "label": {"type": "string", "maxLength": 100, "pattern": _ONE_LINE, "default": ""},
+        "expires_in": {"description": "seconds", "type": "number", "minimum": 1, "maximum": 10 * 365 * 86_400},
     },
     "additionalProperties": False,
 }
@@ -330,7 +371,7 @@ def _fault(
     error: jsonschema_rs.ValidationError, at: Sequence[str | int], options: Mapping[tuple[str, str], str]
 ) -> Fault:
     rule = [str(step) for step in error.schema_path]
-    if rule[-2:] == ["propertyNames", "pattern"] and "labels" not in rule:
+    if rule[-2:] == ["propertyNames", "pattern"] and _ENV_NAME in error.message:
         names = ", ".join(repr(name) for name in cast(Schema, error.instance) if not re.fullmatch(_ENV_NAME, name))
         message = f"no environment name (letters, digits and _, no digit first): {_short(names)}"
     elif rule[-1] == "type" and isinstance(error.instance, dict) and "secret" in error.instance:

@@ -6,17 +6,18 @@ import asyncio
 import logging
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from broadway_api.app import HttpLimits, make_app
+from broadway_api.app import make_app
 from broadway_api.clock import StoreClock
+from broadway_api.cluster_tokens import ClusterTokens
 from broadway_api.events import listen_for_jobs, watch_queue
-from broadway_api.handlers.base import OpenRequests
+from broadway_api.handlers.shared import HttpLimits, OpenRequests
 from broadway_api.loop_monitor import LoopMonitor
 from broadway_api.policy import Policy
 from broadway_api.secret_box import SecretBox
@@ -24,6 +25,7 @@ from broadway_api.service import Service
 from broadway_api.store.port import Store
 from broadway_api.supervision import end_all, supervise
 from broadway_api.sweeper import Sweeper
+from broadway_api.tenants import Course
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class Running:
     """A server that listens."""
 
     port: int
+    service: Service
     failure: asyncio.Future[None]  # never done, unless a background task died of a fault that nobody foresaw
 
 
@@ -51,7 +54,8 @@ async def serve(
     policy: Policy,
     secret_box: SecretBox,
     *,
-    token: str,
+    tokens: ClusterTokens,
+    courses: Sequence[Course] | None = None,
     bind: str,
     port: int,
     limits: HttpLimits,
@@ -59,15 +63,19 @@ async def serve(
 ) -> AsyncIterator[Running]:
     """Serve an open store until the block is left; then answer what is in flight.
 
-    Raises OSError if it cannot bind, SecretKeyMismatch if `secret_box` does not open the store's secrets.
+    `courses` are those of the operator's course config, if there is one. Raises OSError if it cannot bind,
+    SecretKeyMismatch if `secret_box` does not open the store's secrets, and what `Tenancy.load_courses` does.
     """
     clock = StoreClock(store.time)
     await clock.synchronize()
-    service = Service(store, policy, secret_box, clock=clock.now)
+    service = Service(store, policy, secret_box, tokens, clock=clock.now)
     await service.vault.check_key()
+    await service.access.refresh()
+    if courses is not None:
+        await service.tenancy.load_courses(courses)
     sweeper = Sweeper(store, service.settler, service.wake_ups, policy, clock)
     monitor, requests = LoopMonitor(), OpenRequests()
-    app = make_app(service, token=token, monitor=monitor, requests=requests, limits=limits)
+    app = make_app(service, monitor=monitor, requests=requests, limits=limits)
     server = HTTPServer(
         app,
         ssl_options=tls,
@@ -81,10 +89,11 @@ async def serve(
         _background("sweeper", sweeper.run, failure),
         _background("queue watcher", lambda: watch_queue(store, service.wake_ups), failure),
         _background("queue listener", lambda: listen_for_jobs(store, service.wake_ups), failure),
+        _background("access", service.access.run, failure),
         _background("loop monitor", monitor.run, failure),
     ]
     try:
-        yield Running(port=sockets[0].getsockname()[1], failure=failure)
+        yield Running(port=sockets[0].getsockname()[1], service=service, failure=failure)
     finally:
         server.stop()
         service.wake_ups.close()  # polls that wait are answered: there is no work

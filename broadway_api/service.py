@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from broadway_api.access import Access
 from broadway_api.clock import utc_now
+from broadway_api.cluster_tokens import ClusterTokens
 from broadway_api.events import WakeUps
 from broadway_api.fleet import Fleet
 from broadway_api.known_runs import KnownRuns
@@ -14,6 +16,7 @@ from broadway_api.runs import Runs
 from broadway_api.secret_box import SecretBox
 from broadway_api.settling import Settler
 from broadway_api.store.port import Store
+from broadway_api.tenancy import Tenancy
 from broadway_api.vault import Vault
 
 
@@ -21,7 +24,13 @@ class Service:
     """The use cases by who asks for them, and what they share. Workers' clocks decide nothing."""
 
     def __init__(
-        self, store: Store, policy: Policy, secret_box: SecretBox, *, clock: Callable[[], datetime] = utc_now
+        self,
+        store: Store,
+        policy: Policy,
+        secret_box: SecretBox,
+        cluster_tokens: ClusterTokens,
+        *,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.policy = policy
         self.vault = Vault(store, secret_box, clock)
@@ -29,9 +38,18 @@ class Service:
         self.settler = Settler(store, self.wake_ups, clock)
         self._store = store
         self._clock = clock
+        self.access = Access(store, cluster_tokens, clock)
+        self.tenancy = Tenancy(store, self.access, clock)
         known = KnownRuns(store)
         self.runs = Runs(
-            store, policy, known=known, vault=self.vault, settler=self.settler, wake_ups=self.wake_ups, now=clock
+            store,
+            policy,
+            known=known,
+            vault=self.vault,
+            settler=self.settler,
+            wake_ups=self.wake_ups,
+            access=self.access,
+            now=clock,
         )
         self.fleet = Fleet(
             store, policy, known=known, vault=self.vault, settler=self.settler, wake_ups=self.wake_ups, now=clock

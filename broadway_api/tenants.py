@@ -41,12 +41,22 @@ class Principal:
     """Who sent a request, as its token says."""
 
     role: Role
-    course: str | None = None  # the one whose runs it may see; None: all, or none at all if it is a worker
+    course: str | None = None  # whose runs it sees: roles that belong to a course
     owner: str | None = None  # workers only: whose worker ids it may use, see `Token.owner`
 
+    def sees(self, course: str) -> bool:
+        """Whether runs of that course exist, as far as it is told."""
+        return self.role is Role.OPERATOR or (self.role.of_course and self.course == course)
+
+    def speaks_for(self, owner: str | None) -> bool:
+        """Whether it may use the ids of an owner's workers."""
+        return self.role is Role.OPERATOR or (
+            self.role is Role.WORKER and self.owner is not None and self.owner == owner
+        )
+
     @property
-    def may_use_any_worker_id(self) -> bool:
-        """Whether it may speak for workers that it did not register."""
+    def sees_worker_ids(self) -> bool:
+        """Whether it is told which worker ran a job, beyond its hostname."""
         return self.role is Role.OPERATOR
 
 

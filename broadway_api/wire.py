@@ -22,6 +22,7 @@ from broadway_api.domain import (
     Worker,
     WorkerState,
 )
+from broadway_api.tenants import Course, Token
 
 Json = dict[str, Any]
 
@@ -191,8 +192,8 @@ def _eta(summary: RunSummary, now: datetime) -> int | None:
     return round((now - summary.run.started_at).total_seconds() / ended * left)
 
 
-def job_to_json(job: Job) -> Json:
-    """A job as a run's list shows it."""
+def job_to_json(job: Job, *, worker_ids: bool = True) -> Json:
+    """A job as a run's list shows it; `worker_ids`: with those, which are half of what lets a grader in."""
     return {
         "job_id": job.id,
         "type": job.type,
@@ -201,7 +202,7 @@ def job_to_json(job: Job) -> Json:
         "score": job.score,
         "max_score": job.max_score,
         "attempt": job.attempt,
-        "worker_id": job.worker_id,
+        "worker_id": job.worker_id if worker_ids else None,
         "student": None if job.student is None else dict(job.student),
         "queued_at": timestamp(job.queued_at),
         "started_at": timestamp(job.started_at),
@@ -209,9 +210,9 @@ def job_to_json(job: Job) -> Json:
     }
 
 
-def job_detail_to_json(job: Job, config: RunConfig, hostnames: Mapping[str, str]) -> Json:
+def job_detail_to_json(job: Job, config: RunConfig, hostnames: Mapping[str, str], *, worker_ids: bool = True) -> Json:
     """Everything about a job but its output; `hostnames` of the workers that are still known."""
-    return job_to_json(job) | {
+    return job_to_json(job, worker_ids=worker_ids) | {
         "grading_run_id": job.run_id,
         "worker_hostname": hostnames.get(job.worker_id or ""),
         "pipeline": [runconfig.stage_to_json(stage) for stage in config.pipeline(job.type)],
@@ -220,7 +221,7 @@ def job_detail_to_json(job: Job, config: RunConfig, hostnames: Mapping[str, str]
         "attempts": [
             {
                 "attempt": attempt.number,
-                "worker_id": attempt.worker_id,
+                "worker_id": attempt.worker_id if worker_ids else None,
                 "hostname": hostnames.get(attempt.worker_id),
                 "reason": attempt.reason,
                 "started_at": timestamp(attempt.started_at),
@@ -262,4 +263,33 @@ def worker_to_json(worker: Worker, running: Sequence[str], state: WorkerState) -
         "last_seen": timestamp(worker.last_seen),
         "running": list(running),
         "jobs_processed": worker.jobs_processed,
+    }
+
+
+# --- what operators get ----------------------------------------------------------------------------------------------
+
+
+def course_to_json(course: Course) -> Json:
+    """A course, with how many tokens it was configured with, and none of them."""
+    return {
+        "course": course.id,
+        "weight": course.weight,
+        "tokens": len(course.tokens),
+        "query_tokens": len(course.query_tokens),
+        "from_file": course.from_file,
+    }
+
+
+def token_to_json(token: Token, now: datetime) -> Json:
+    """A token, without anything that it could be told from."""
+    state = "valid" if token.ended(now) is None else "revoked" if token.revoked_at else "expired"
+    return {
+        "token_id": token.id,
+        "role": token.role,
+        "course": token.course,
+        "label": token.label,
+        "state": state,
+        "created_at": timestamp(token.created_at),
+        "expires_at": timestamp(token.expires_at),
+        "revoked_at": timestamp(token.revoked_at),
     }

@@ -7,35 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 
 from broadway_api import auth, ids, json_body
-from broadway_api.auth import ClusterToken
 from broadway_api.errors import (
     ClaimLost,
     Fault,
+    Forbidden,
     IdempotencyMismatch,
     InvalidInput,
     NotFound,
     NotJson,
     Rejected,
     StoreError,
-    StoreUnavailable,
     UnknownWorker,
 )
-from broadway_api.loop_monitor import LoopMonitor
+from broadway_api.handlers import headers
+from broadway_api.handlers.gate import TooManyFailures
+from broadway_api.handlers.shared import Shared
 from broadway_api.schemas import Validator
-from broadway_api.service import Service
+from broadway_api.tenants import Principal, Role
 
 logger = logging.getLogger(__name__)
 
 #: What each refusal is in HTTP; the first class that fits. Any other refusal is a 400.
 STATUS_CODES: tuple[tuple[type[Exception], int], ...] = (
     (UnknownWorker, 401),
+    (Forbidden, 403),
     (NotFound, 404),
     (ClaimLost, 409),
     (IdempotencyMismatch, 422),
@@ -47,66 +49,37 @@ STATUS_CODES: tuple[tuple[type[Exception], int], ...] = (
 RETRY_AFTER = 5
 
 
-class OpenRequests:
-    """The requests being worked on, so that a stopping server can wait for their answers."""
-
-    def __init__(self) -> None:
-        self._open: set[RequestHandler] = set()
-        self._none = asyncio.Event()
-        self._none.set()
-
-    def opened(self, handler: RequestHandler) -> None:
-        """Count a request."""
-        self._open.add(handler)
-        self._none.clear()
-
-    def ended(self, handler: RequestHandler) -> None:
-        """Count it no more; safe to repeat."""
-        self._open.discard(handler)
-        if not self._open:
-            self._none.set()
-
-    async def all_ended(self) -> None:
-        """Wait until there are none."""
-        await self._none.wait()
-
-    def refuse_rest(self) -> None:
-        """Answer those that still wait, for a store that is away most likely: repeat the request at another process."""
-        stopping = StoreUnavailable("this API process is stopping")
-        for handler in list(self._open):
-            handler.send_error(503, exc_info=(type(stopping), stopping, None))
+#: Roles that a method may be open to, beside the operator's.
+WORKERS = frozenset({Role.WORKER})
+READERS = frozenset({Role.ADMIN, Role.QUERY})
+CHANGERS = frozenset({Role.ADMIN})
 
 
 @stream_request_body
 class ApiHandler(RequestHandler):
     """A handler of one path. Bodies are taken as they come, so that nothing is read of one that is refused."""
 
-    #: Whether the cluster token is asked for.
+    #: Whether no token is asked for.
     is_public: ClassVar[bool] = False
+
+    #: Method → the roles whose tokens may use it, beside the operator's, which may do everything.
+    allowed: ClassVar[Mapping[str, frozenset[Role]]] = {}
 
     #: Whether nobody is there any more to be answered.
     client_has_gone = False
 
+    _principal: Principal | None = None
     _work: asyncio.Future[Any] | None = None
 
-    def initialize(
-        self,
-        service: Service,
-        token: ClusterToken,
-        monitor: LoopMonitor,
-        requests: OpenRequests,
-        max_body_bytes: int,
-        body_stall_seconds: float,
-        queue_empty_code: int,
-    ) -> None:
+    def initialize(self, shared: Shared) -> None:
         """Take what `make_app` gives to all handlers."""
-        self.service = service
-        self.monitor = monitor
-        self.queue_empty_code = queue_empty_code
-        self._requests = requests
-        self._token = token
-        self._max_body_bytes = max_body_bytes
-        self._body_stall_seconds = body_stall_seconds
+        self.service = shared.service
+        self.gate = shared.gate
+        self.monitor = shared.monitor
+        self.queue_empty_code = shared.limits.queue_empty_code
+        self._requests = shared.requests
+        self._max_body_bytes = shared.limits.max_body_bytes
+        self._body_stall_seconds = shared.limits.body_stall_seconds
         self._body = bytearray()
         self._stall: asyncio.TimerHandle | None = None
         self._reads_body = False
@@ -114,26 +87,48 @@ class ApiHandler(RequestHandler):
     # --- before the body ----------------------------------------------------------------------------------------
 
     def set_default_headers(self) -> None:
-        self.set_header("Server", "Broadway")
-        self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("X-Content-Type-Options", "nosniff")
+        secure = self.settings["proxies"].is_secure(self.request)  # Tornado asks before `initialize`
+        for name, value in headers.of_answers(secure=secure).items():
+            self.set_header(name, value)
 
     def compute_etag(self) -> None:
         """None: answers are small, often change, and hashing them costs more than sending them."""
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         self._requests.opened(self)
-        self.check_head()
+        await self.check_head()
         self._reads_body = True
         self._watch_body()
 
-    def check_head(self) -> None:
+    async def check_head(self) -> None:
         """Refuse on the headers alone what can be refused on them."""
-        if not self.is_public and not self._token.allows(self.request.headers.get("Authorization")):
-            raise HTTPError(401, reason="Unauthorized")
+        if not self.is_public:
+            self._principal = self._one_of(await self.gate.enter(self.request))
         if self._content_length() > self._max_body_bytes:
             raise HTTPError(413)
+
+    @property
+    def principal(self) -> Principal:
+        """Who sent the request. Not to be asked where nobody has to say."""
+        if self._principal is None:
+            raise RuntimeError(f"{self.request.path} is public")
+        return self._principal
+
+    def _one_of(self, principals: Sequence[Principal]) -> Principal:
+        """Who of those that the token stands for asks here. Raises Forbidden, InvalidInput."""
+        method = self.request.method or ""
+        if method not in self._methods():
+            return principals[0]  # to be told that there is no such method
+        roles = self.allowed.get(method, frozenset()) | {Role.OPERATOR}
+        fit = [principal for principal in principals if principal.role in roles]
+        if not fit:
+            raise Forbidden(principals[0].role)
+        if len(fit) > 1:
+            named = self.get_query_argument("course", None)
+            fit = [principal for principal in fit if principal.course == named] or fit
+        if len(fit) > 1:
+            refuse("course", f"this token belongs to several courses: name one of {_courses(fit)}")
+        return fit[0]
 
     def _content_length(self) -> int:
         length = self.request.headers.get("Content-Length", "0")
@@ -253,6 +248,8 @@ class ApiHandler(RequestHandler):
             self.set_header("WWW-Authenticate", "Bearer")
         if status_code == 405:
             self.set_header("Allow", ", ".join(self._methods()))
+        if isinstance(error, TooManyFailures):
+            self.set_header("Retry-After", str(error.retry_after))
         if status_code == 503:
             self.set_header("Retry-After", str(RETRY_AFTER))
         if status_code < 500:
@@ -271,10 +268,11 @@ class ApiHandler(RequestHandler):
         if isinstance(error, Rejected):
             return str(error)
         return {
-            401: "missing or wrong cluster token: send it in the Authorization header",
+            401: "missing or wrong token: send it in the Authorization header",
             404: f"there is nothing at {self.request.path[:200]}",
             405: f"{self.request.method} is not possible here",
             408: f"nothing more of the body came for {self._body_stall_seconds:g} seconds",
+            429: "too many wrong tokens came from this address; right ones are still taken",
             413: f"the body is larger than {self._max_body_bytes} bytes",
         }.get(status_code, "the request could not be understood")
 
@@ -290,8 +288,10 @@ class ApiHandler(RequestHandler):
 class WorkerHandler(ApiHandler):
     """A handler of workers' calls: it also asks for the worker's id."""
 
-    def check_head(self) -> None:
-        super().check_head()
+    allowed: ClassVar = dict.fromkeys(("GET", "POST"), WORKERS)
+
+    async def check_head(self) -> None:
+        await super().check_head()
         given = auth.worker_id(self.request.headers)
         if not given:
             raise UnknownWorker(None)
@@ -303,13 +303,17 @@ class UnknownPathHandler(ApiHandler):
 
     is_public = True
 
-    def check_head(self) -> None:
+    async def check_head(self) -> None:
         raise HTTPError(404)
 
 
 def refuse(where: str, message: str) -> NoReturn:
     """Raise InvalidInput for one thing that is not in the body."""
     raise InvalidInput([Fault(path=where, message=message)], what="the request")
+
+
+def _courses(principals: Iterable[Principal]) -> str:
+    return ", ".join(sorted(principal.course or "" for principal in principals))
 
 
 def _facts(error: BaseException | None) -> dict[str, Any]:
@@ -326,5 +330,5 @@ def log_request(handler: RequestHandler) -> None:
     request: HTTPServerRequest = handler.request
     status = handler.get_status()
     frequent = isinstance(handler, WorkerHandler) and status < 500
-    level = logging.WARNING if status >= 500 else logging.DEBUG if frequent else logging.INFO
+    level = logging.WARNING if status >= 500 else logging.DEBUG if frequent or status == 429 else logging.INFO
     logger.log(level, "%s %s %d %.1f ms", request.method, request.path, status, 1000 * request.request_time())

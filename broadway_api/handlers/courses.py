@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import aclosing, suppress
+from typing import ClassVar
 
 from tornado.escape import json_encode
 from tornado.iostream import StreamClosedError
 
 from broadway_api import intake, wire
 from broadway_api.domain import JobState, RunState
-from broadway_api.handlers.base import ApiHandler, refuse
+from broadway_api.handlers.base import CHANGERS, READERS, ApiHandler, refuse
 from broadway_api.schemas import RETRY, Validator
 
 _retry = Validator(RETRY)
@@ -24,10 +25,14 @@ _JOB_SETS = {
 class RunsHandler(ApiHandler):
     """All runs."""
 
+    allowed: ClassVar = {"POST": CHANGERS, "GET": READERS}
+
     async def post(self) -> None:
         body = self.body()
         key = intake.idempotency_key(self.request.headers.get("Idempotency-Key"), body)
-        run_id = await self.service.runs.create(body, key)
+        run_id = await self.service.runs.create(
+            body, key, course=self.get_query_argument("course", None), by=self.principal
+        )
         self.succeed({"grading_run_id": run_id})
 
     async def get(self) -> None:
@@ -41,6 +46,7 @@ class RunsHandler(ApiHandler):
             course=self.get_query_argument("course", None),
             limit=limit + 1,
             after=None if after is None else self.checked_id(after, "after"),
+            by=self.principal,
         )
         page = runs[:limit]
         self.succeed(
@@ -54,19 +60,21 @@ class RunsHandler(ApiHandler):
 class RunHandler(ApiHandler):
     """One run."""
 
+    allowed: ClassVar = {"POST": CHANGERS, "GET": READERS}
+
     async def post(self, run_id: str) -> None:
-        state = await self.service.runs.start(self.checked_id(run_id, "grading run id"))
+        state = await self.service.runs.start(self.checked_id(run_id, "grading run id"), by=self.principal)
         self.succeed({"grading_run_id": run_id, "state": state})
 
     async def get(self, run_id: str) -> None:
         states = self._wanted_jobs()
         limit = self.integer_argument("limit", 100, least=1, most=1_000) or 1
         after = self.integer_argument("after", None, least=0, most=2**31)
-        summary = await self.service.runs.summary(self.checked_id(run_id, "grading run id"))
+        summary = await self.service.runs.summary(self.checked_id(run_id, "grading run id"), by=self.principal)
         data = wire.summary_to_json(summary, self.service.now())
         if states:
-            jobs = await self.service.runs.jobs(run_id, states=states, limit=limit + 1, after=after)
-            data["jobs"] = [wire.job_to_json(job) for job in jobs[:limit]]
+            jobs = await self.service.runs.jobs(run_id, states=states, limit=limit + 1, after=after, by=self.principal)
+            data["jobs"] = [wire.job_to_json(job, worker_ids=self.principal.sees_worker_ids) for job in jobs[:limit]]
             data["next"] = str(jobs[limit - 1].seq) if len(jobs) > limit else None
         self.succeed(data)
 
@@ -84,29 +92,37 @@ class RunHandler(ApiHandler):
 class CancelHandler(ApiHandler):
     """The end of a run, now."""
 
+    allowed: ClassVar = {"POST": CHANGERS}
+
     async def post(self, run_id: str) -> None:
-        state = await self.service.runs.cancel(self.checked_id(run_id, "grading run id"))
+        state = await self.service.runs.cancel(self.checked_id(run_id, "grading run id"), by=self.principal)
         self.succeed({"grading_run_id": run_id, "state": state})
 
 
 class RetryHandler(ApiHandler):
     """Another try for jobs of a run that has ended."""
 
+    allowed: ClassVar = {"POST": CHANGERS}
+
     async def post(self, run_id: str) -> None:
         wanted = await self.json_body(_retry) or {}
-        number = await self.service.runs.retry(self.checked_id(run_id, "grading run id"), wanted.get("students"))
+        number = await self.service.runs.retry(
+            self.checked_id(run_id, "grading run id"), wanted.get("students"), by=self.principal
+        )
         self.succeed({"grading_run_id": run_id, "jobs": number})
 
 
 class EventsHandler(ApiHandler):
     """A run as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
+    allowed: ClassVar = {"GET": READERS}
+
     async def get(self, run_id: str) -> None:
         self.checked_id(run_id, "grading run id")
         await self.while_connected(self._follow(run_id))
 
     async def _follow(self, run_id: str) -> None:
-        events = self.service.runs.events(run_id, self.request.headers.get("Last-Event-ID"))
+        events = self.service.runs.events(run_id, self.request.headers.get("Last-Event-ID"), by=self.principal)
         self.set_status(204)  # unless there is an event to tell: an EventSource that gets this does not come back
         async with aclosing(events):
             async for event in events:
@@ -125,9 +141,11 @@ class EventsHandler(ApiHandler):
 class JobLogHandler(ApiHandler):
     """What a job printed."""
 
+    allowed: ClassVar = {"GET": READERS}
+
     async def get(self, job_id: str) -> None:
         stage = self.integer_argument("stage", None, least=0, most=1_000)
-        job, logs = await self.service.runs.job_log(self.checked_id(job_id, "grading job id"), stage)
+        job, logs = await self.service.runs.job_log(self.checked_id(job_id, "grading job id"), stage, by=self.principal)
         self.succeed(wire.logs_to_json(job, logs))
 
 

@@ -7,13 +7,8 @@ from importlib.resources import files
 
 from tornado.web import HTTPError
 
+from broadway_api.handlers import headers
 from broadway_api.handlers.base import ApiHandler
-
-#: What the page may load: our own files only, no inline script. The style of what the page draws is set by its script.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 #: The page's files: those of Swagger UI, out of a package that carries nothing else, and our own.
 ASSETS = {
@@ -41,9 +36,8 @@ class PageHandler(ApiHandler):
     is_public = True
 
     async def get(self) -> None:
-        self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-        self.set_header("Referrer-Policy", "no-referrer")
+        for name, value in headers.of_pages().items():
+            self.set_header(name, value)
         self.finish(_content("broadway_api", "pages/docs.html"))
 
 

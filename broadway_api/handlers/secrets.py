@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from broadway_api import wire
-from broadway_api.domain import DEFAULT_COURSE
 from broadway_api.errors import Fault, InvalidInput
-from broadway_api.handlers.base import ApiHandler
+from broadway_api.handlers.base import CHANGERS, ApiHandler
 from broadway_api.schemas import SECRET, Validator
 
 _secret = Validator(SECRET, mask="what was sent")
 
 
-class SecretsHandler(ApiHandler):
+class CourseSecretsHandler(ApiHandler):
+    """What is about the secrets of one course."""
+
+    async def course(self) -> str:
+        """That course. Raises CourseNotFound."""
+        return await self.service.access.course_of(self.principal, self.get_query_argument("course", None))
+
+
+class SecretsHandler(CourseSecretsHandler):
     """All secrets of a course."""
 
+    allowed: ClassVar = {"GET": CHANGERS}
+
     async def get(self) -> None:
-        found = await self.service.vault.names(DEFAULT_COURSE)
+        found = await self.service.vault.names(await self.course())
         self.succeed({"secrets": [wire.secret_to_json(name, changed_at) for name, changed_at in found.items()]})
 
 
-class SecretHandler(ApiHandler):
+class SecretHandler(CourseSecretsHandler):
     """One secret."""
+
+    allowed: ClassVar = {"PUT": CHANGERS, "DELETE": CHANGERS}
 
     async def put(self, name: str) -> None:
         data = await self.json_body(_secret)
         if data is None:
             raise InvalidInput([Fault(path="$", message='the body is empty; send {"value": "…"}')])
-        changed_at = await self.service.vault.put(DEFAULT_COURSE, name, data["value"])
+        changed_at = await self.service.vault.put(await self.course(), name, data["value"])
         self.succeed(wire.secret_to_json(name, changed_at))
 
     async def delete(self, name: str) -> None:
-        await self.service.vault.delete(DEFAULT_COURSE, name)
+        await self.service.vault.delete(await self.course(), name)
         self.succeed({"name": name})
 
 

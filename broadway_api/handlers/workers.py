@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from broadway_api import wire
 from broadway_api.domain import Claim
 from broadway_api.errors import Fault, InvalidInput
-from broadway_api.handlers.base import ApiHandler, WorkerHandler, refuse
+from broadway_api.handlers.base import READERS, WORKERS, ApiHandler, WorkerHandler, refuse
 from broadway_api.schemas import HEARTBEAT, REGISTRATION, RESULT, Validator
 
 #: Seconds that a poll is held at most, whatever it prefers: proxies give up on what is silent for longer.
@@ -25,6 +25,8 @@ _wait_preference = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d+)\"?\s*(?=$|[,;])
 class RegisterHandler(ApiHandler):
     """The door to the cluster."""
 
+    allowed: ClassVar = dict.fromkeys(("GET", "POST"), WORKERS)
+
     async def get(self) -> None:
         await self._register({})
 
@@ -33,11 +35,12 @@ class RegisterHandler(ApiHandler):
 
     async def _register(self, data: Mapping[str, Any]) -> None:
         worker = await self.service.fleet.register(
-            hostname=data.get("hostname") or self.request.remote_ip or "unknown",
+            hostname=data.get("hostname") or self.gate.proxies.client_address(self.request),
             slots=int(data.get("slots", 1)),  # a schema also takes 2.0
             runtime=data.get("runtime", ""),
             version=data.get("version", ""),
             labels=data.get("labels", {}),
+            by=self.principal,
         )
         self.succeed({"worker_id": worker.id, "heartbeat": self.service.policy.heartbeat_interval})
 
@@ -47,7 +50,7 @@ class HeartbeatHandler(WorkerHandler):
 
     async def post(self) -> None:
         running = wire.running_from_json(await self.json_body(_heartbeat), self.worker_id)
-        self.succeed({"lost": await self.service.fleet.heartbeat(self.worker_id, running)})
+        self.succeed({"lost": await self.service.fleet.heartbeat(self.worker_id, running, by=self.principal)})
 
 
 class ClaimHandler(WorkerHandler):
@@ -56,7 +59,7 @@ class ClaimHandler(WorkerHandler):
     async def get(self) -> None:
         slots = self.integer_argument("slots", None, least=1, most=1_024)
         wait = self._preferred_wait()
-        claiming = self.service.fleet.claim(self.worker_id, slots or 1, self._holding(), wait)
+        claiming = self.service.fleet.claim(self.worker_id, slots or 1, self._holding(), wait, by=self.principal)
         handouts = await self.while_connected(claiming)
         jobs = [
             wire.handout_to_json(
@@ -94,23 +97,27 @@ class ClaimHandler(WorkerHandler):
 
 
 class JobHandler(WorkerHandler):
-    """One job: a worker posts what came of it, anybody may ask how it is."""
+    """One job: a worker posts what came of it, its course may ask how it is."""
 
-    def check_head(self) -> None:
+    allowed: ClassVar = {"POST": WORKERS, "GET": READERS}
+
+    async def check_head(self) -> None:
         if self.request.method == "POST":
-            super().check_head()
+            await super().check_head()
         else:
-            ApiHandler.check_head(self)
+            await ApiHandler.check_head(self)
 
     async def get(self, job_id: str) -> None:
-        job, config, hostnames = await self.service.runs.job(self.checked_id(job_id, "grading job id"))
-        self.succeed(wire.job_detail_to_json(job, config, hostnames))
+        job, config, hostnames = await self.service.runs.job(
+            self.checked_id(job_id, "grading job id"), by=self.principal
+        )
+        self.succeed(wire.job_detail_to_json(job, config, hostnames, worker_ids=self.principal.sees_worker_ids))
 
     async def post(self, job_id: str) -> None:
         self.checked_id(job_id, "grading job id")
         data = await self._reported()
         claim = Claim(job_id=job_id, worker_id=self.worker_id, attempt=data.get("attempt"))
-        state = await self.service.fleet.finish(claim, wire.result_from_json(data))
+        state = await self.service.fleet.finish(claim, wire.result_from_json(data), by=self.principal)
         self.succeed({"job_id": job_id, "state": state})
 
     async def _reported(self) -> Mapping[str, Any]:
@@ -129,12 +136,14 @@ class JobHandler(WorkerHandler):
 class WorkerExitHandler(ApiHandler):
     """One worker."""
 
+    allowed: ClassVar = {"DELETE": WORKERS}
+
     async def delete(self, worker_id: str) -> None:
         crashed = self.get_query_argument("crashed", "false")
         if crashed not in ("true", "false"):
             refuse("crashed", f"{crashed[:40]!r} is neither true nor false")
         self.checked_id(worker_id, "worker id")
-        handed_back = await self.service.fleet.deregister(worker_id, crashed=crashed == "true")
+        handed_back = await self.service.fleet.deregister(worker_id, crashed=crashed == "true", by=self.principal)
         self.succeed({"handed_back": handed_back})
 
 

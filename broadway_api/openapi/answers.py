@@ -8,6 +8,7 @@ from broadway_api.domain import JobState, JobType, Reason, RunState, WorkerState
 from broadway_api.policy import Policy
 from broadway_api.results import RESULTS
 from broadway_api.schemas import ENV, ID, Schema, stage_schema
+from broadway_api.tenants import Role
 
 TEXT: Schema = {"type": "string"}
 BOOLEAN: Schema = {"type": "boolean"}
@@ -143,7 +144,7 @@ JOB = shape(
                 "Attempt",
                 {
                     "attempt": COUNT,
-                    "worker_id": ID,
+                    "worker_id": or_null(ID),
                     "hostname": or_null(TEXT),
                     "reason": or_null(REASON),
                     "started_at": TIME,
@@ -229,9 +230,42 @@ CLAIMED_JOB = shape(
 )
 CLAIMED_JOBS = shape("ClaimedJobs", {"jobs": list_of(CLAIMED_JOB)})
 
-HEALTH = shape("Health", {"loop_lag_seconds": {"type": "number", "minimum": 0}, "store": {"const": "ok"}})
-
 SECRET_CHANGED = shape("SecretChanged", {"name": TEXT, "changed_at": TIME})
 SECRET_LIST = shape("SecretList", {"secrets": list_of(SECRET_CHANGED)})
 SECRET_DELETED = shape("SecretDeleted", {"name": TEXT})
 SECRETS_RESEALED = shape("SecretsResealed", {"secrets": COUNT})
+HEALTH = shape(
+    "Health",
+    {"store": {"const": "ok"}, "loop_lag_seconds": {"type": "number", "minimum": 0, "description": "operators only"}},
+    optional=("loop_lag_seconds",),
+)
+
+# --- courses and tokens ----------------------------------------------------------------------------------------------
+
+_COUNT_OF_TOKENS = COUNT | {"description": "how many it was configured with"}
+COURSE = shape(
+    "CourseEntry",
+    {
+        "course": TEXT,
+        "weight": {"type": "number"},
+        "tokens": _COUNT_OF_TOKENS,
+        "query_tokens": _COUNT_OF_TOKENS,
+        "from_file": BOOLEAN | {"description": "the course config names it"},
+    },
+)
+COURSE_LIST = shape("CourseList", {"courses": list_of(COURSE)})
+COURSE_NAMED = shape("CourseNamed", {"course": TEXT})
+
+_TOKEN: dict[str, Schema] = {
+    "token_id": ID,
+    "role": words("Role", Role),
+    "course": or_null(TEXT),
+    "label": TEXT,
+    "state": {"enum": ["valid", "expired", "revoked"]},
+    "created_at": TIME,
+    "expires_at": or_null(TIME),
+    "revoked_at": or_null(TIME),
+}
+TOKEN = shape("Token", _TOKEN)
+TOKEN_MADE = shape("TokenMade", _TOKEN | {"token": TEXT | {"description": "its text, shown this once"}})
+TOKEN_LIST = shape("TokenList", {"tokens": list_of(TOKEN)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from broadway_api.domain import JobState, RunState
 from broadway_api.openapi import answers
 from broadway_api.openapi.model import Answer, Context, Operation, Parameter, Paths
-from broadway_api.schemas import ID, RETRY, run_config_schema
+from broadway_api.schemas import COURSE_ID, ID, RETRY, run_config_schema
 
 _NO_RUN = {404: "no run has this id"}
 _NO_JOB = {404: "no job has this id"}
@@ -15,6 +15,12 @@ LIMIT = Parameter(
     name="limit",
     description="how many at a time",
     schema={"type": "integer", "minimum": 1, "maximum": 1_000, "default": 100},
+)
+
+COURSE_NAMED = Parameter(
+    name="course",
+    description="whose it is; left out: the token's course, or `default`",
+    schema={"type": "string", "pattern": COURSE_ID},
 )
 
 
@@ -33,10 +39,11 @@ def paths(context: Context) -> Paths:
                         schema={"type": "string", "pattern": "^[!-~]{1,255}$"},
                         place="header",
                     ),
+                    COURSE_NAMED,
                 ),
                 body=run_config_schema(context.policy),
                 answers={200: Answer(description="created", data=answers.RUN_CREATED)},
-                refusals={422: "the Idempotency-Key was used for another body"},
+                refusals={404: "there is no such course", 422: "the Idempotency-Key was used for another body"},
                 links=dict.fromkeys(("startRun", "getRun", "cancelRun", "retryRun"), _THIS_RUN),
             ),
             "get": Operation(

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from broadway_api import __version__
-from broadway_api.openapi import courses, operations, secrets, workers
+from broadway_api.openapi import courses, operations, secrets, tenants, workers
 from broadway_api.openapi.model import Access, Answer, Context, Operation, Parameter
-from broadway_api.schemas import ID, SECRET_NAME, Schema
+from broadway_api.schemas import COURSE_ID, ID, SECRET_NAME, Schema
 
 #: The modules that describe routes, with the heading under which theirs stand.
 MODULES = (
     ("Courses", courses.paths),
     ("Secrets", secrets.paths),
     ("Graders", workers.paths),
+    ("Access", tenants.paths),
     ("Operations", operations.paths),
 )
 
@@ -25,6 +26,8 @@ PATH_PARAMETERS: Mapping[str, Schema] = {
     "job_id": ID,
     "worker_id": ID,
     "secret": {"type": "string", "pattern": SECRET_NAME},
+    "course": {"type": "string", "pattern": COURSE_ID},
+    "token_id": ID,
     "asset": {"type": "string", "pattern": "^[a-z.-]+$"},
 }
 
@@ -101,7 +104,11 @@ def document(context: Context) -> dict[str, Any]:
         "components": {
             "schemas": components,
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "the cluster token"},
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "a token: the cluster's, or one that was made",
+                },
                 "token": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "it alone"},
                 "worker": {"type": "apiKey", "in": "header", "name": "worker_id", "description": "also `Worker-Id`"},
             },
@@ -138,6 +145,8 @@ def _refusals(operation: Operation, template: str) -> dict[int, str]:
         usual[401] = "missing or wrong token" + (", or unknown worker" if "{worker_id}" in template else "")
     if operation.access is Access.WORKER:
         usual[401] = "missing or wrong token, or unknown worker: register again"
+    if operation.access is not Access.PUBLIC:
+        usual |= {403: "the token is of another role", 429: "too many wrong tokens came from this address"}
     if operation.body is not None:
         usual |= {408: "the body stalled", 413: "the body is too large"}
     return usual | dict(operation.refusals)

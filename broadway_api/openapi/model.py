@@ -15,8 +15,8 @@ class Access(Enum):
     """What a caller must show."""
 
     PUBLIC = auto()  # nothing
-    CLUSTER = auto()  # the cluster token
-    WORKER = auto()  # the cluster token and the id of a registered worker
+    CLUSTER = auto()  # a token of a role that may do this
+    WORKER = auto()  # that, and the id of a registered worker
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,6 +15,7 @@ def paths(_: Context) -> Paths:
                 summary="Whether this process can do its work",
                 access=Access.PUBLIC,
                 answers={200: Answer(description="its loop turns and its store answers", data=answers.HEALTH)},
+                refusals={401: "a wrong token; none is needed", 429: "too many wrong tokens came from this address"},
             ),
         },
         "/openapi.json": {

@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 
-from broadway_api.app import HttpLimits
+from broadway_api.cluster_tokens import ClusterTokens
+from broadway_api.handlers.shared import HttpLimits
 from broadway_api.policy import Policy
 from broadway_api.secret_box import SecretBox
 from broadway_api.server import serve
@@ -168,7 +169,7 @@ async def serving(
 
     Each answer that its client gets is held against the API's own description.
     """
-    policy, limits = policy or Policy(), limits or HttpLimits()
+    policy, limits = policy or Policy(), limits or HttpLimits(auth_failures_per_minute=1_000_000)
     described = description(policy, limits.queue_empty_code)
     async with open_store(store_url) as opened:
         store = WatchedStore(opened)
@@ -180,7 +181,7 @@ async def serving(
                 store,
                 policy,
                 secret_box or SecretBox.with_new_key(),
-                token=TOKEN,
+                tokens=ClusterTokens.given(TOKEN),
                 bind="127.0.0.1",
                 port=0,
                 limits=limits,

@@ -15,7 +15,7 @@ UNKNOWN = "0123456789abcdef01234567"
 #: Every call of the protocol, with how its path looks when ids are filled in; True: a worker's.
 #: What the API asks of its store when nobody asks anything of it.
 BY_ITSELF = {"time", "expire_leases", "unsettled_runs", "forget_workers", "forget_half_created", "queue_depth"}
-BY_ITSELF |= {"jobs_queued_elsewhere"}
+BY_ITSELF |= {"jobs_queued_elsewhere", "directory_since", "any_secret"}
 
 CALLS = [
     ("POST", "grading_run", False),
@@ -37,6 +37,11 @@ CALLS = [
     ("DELETE", f"worker/{UNKNOWN}", False),
     ("POST", f"workers/{UNKNOWN}/drain", False),
     ("POST", f"workers/{UNKNOWN}/resume", False),
+    ("GET", "courses", False),
+    ("PUT", "courses/cs", False),
+    ("GET", "tokens", False),
+    ("POST", "tokens", False),
+    ("DELETE", f"tokens/{UNKNOWN}", False),
 ]
 WORKERS_CALLS = [(method, path) for method, path, workers in CALLS if workers]
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from broadway_api.app import HttpLimits
+from broadway_api.handlers.shared import HttpLimits
 from tests.api.raw import Connection, connect
 from tests.api.serving import TOKEN, Api, eventually, run_config, serving
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -124,6 +125,131 @@ def test_no_token_is_ever_logged(tmp_path: Path, stack: ExitStack) -> None:
     assert wrong not in written
     assert "Traceback" not in written
     assert TOKEN not in Path(api.data / "broadway.db").read_bytes().decode(errors="replace")
+
+
+def until(condition: Callable[[], bool], process: Process) -> None:
+    """Ask until it is so."""
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, process.output()
+        assert process.exit_code is None, process.output()
+        time.sleep(0.05)
+
+
+def test_no_token_of_a_busy_api_is_logged_or_stored(tmp_path: Path, stack: ExitStack) -> None:
+    config = tmp_path / "courses.json"
+    config.write_text(json.dumps({"cs": {"tokens": ["seed-of-cs"], "query_tokens": ["reader-of-cs"]}}))
+    api = Api(tmp_path, stack, "--log-level", "debug", "--course-config", str(config), token=TOKEN)
+    process = api.start()
+    client = api.ready(process)
+    operator = {"Authorization": TOKEN}
+    in_use = [TOKEN, "seed-of-cs", "reader-of-cs", "put-by-hand", "a-wrong-token-of-somewhere"]
+    client.put("/api/v1/courses/ece", json={"tokens": ["put-by-hand"]}, headers=operator)
+    for body in ({"role": "worker"}, {"role": "operator"}, {"role": "admin", "course": "cs"}):
+        made = client.post("/api/v1/tokens", json=body | {"label": "x"}, headers=operator).json()["data"]
+        in_use.append(made["token"])
+        client.delete(f"/api/v1/tokens/{made['token_id']}", headers=operator)
+        in_use.append(client.post("/api/v1/tokens", json=body, headers=operator).json()["data"]["token"])
+    answers: list[str] = []
+    for token in in_use:
+        headers = {"Authorization": f"Bearer {token}"}
+        client.get("/api/v1/grading_job", headers={"Authorization": token, "Worker-Id": token})
+        for method, path in (("GET", "workers"), ("PUT", "courses/x"), ("GET", "tokens"), ("POST", "worker_register")):
+            answers.append(client.request(method, f"/api/v1/{path}", headers=headers).text)
+        answers.append(client.post("/api/v1/grading_run", json=run_config(2), headers=headers).text)
+    client.put("/api/v1/courses/ece", json={"tokens": [[token] for token in in_use]}, headers=operator)
+    config.write_text(json.dumps({"cs": {"tokens": [*in_use, "not valid as a token"]}}))
+    process.send(signal.SIGHUP)
+    until(lambda: "$.cs.tokens" in process.output(), process)
+    assert process.stop(STOP_SECONDS) == 0
+    stored = b"".join(path.read_bytes() for path in api.data.glob("broadway.db*")).decode(errors="replace")
+    for token in in_use:
+        for where in (api.logs(), process.output(), stored, "".join(answers)):
+            assert token not in where
+    assert "Traceback" not in process.output()
+
+
+def test_cluster_tokens_are_rotated_without_a_restart(tmp_path: Path, stack: ExitStack) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("# this term's\nold-token\n")
+    api = Api(tmp_path, stack, "--token-file", str(tokens))
+    process = api.start()
+    client = api.ready(process)
+
+    def works(token: str) -> bool:
+        return client.get("/api/v1/workers", headers={"Authorization": token}).status_code == 200
+
+    def becomes(content: str) -> None:
+        (tmp_path / "next").write_text(content)
+        (tmp_path / "next").rename(tokens)
+
+    assert works("old-token")
+    becomes("old-token\nnew-token\n")
+    until(lambda: works("new-token"), process)
+    assert works("old-token")
+    becomes("")  # a mistake locks nobody out
+    until(lambda: "the tokens stay as they were" in process.output(), process)
+    assert works("new-token")
+    becomes("new-token\n")
+    until(lambda: not works("old-token"), process)
+    assert works("new-token")
+    tokens.write_text("old-token\n")
+    process.send(signal.SIGHUP)
+    until(lambda: works("old-token"), process)
+    assert process.stop(STOP_SECONDS) == 0
+
+
+def test_the_course_config_is_in_force_from_the_start_and_after_a_hangup(tmp_path: Path, stack: ExitStack) -> None:
+    config = tmp_path / "courses.json"
+    config.write_text(json.dumps({"one": {"tokens": ["of-one"]}, "two": {"query_tokens": ["of-two"], "weight": 2}}))
+    api = Api(tmp_path, stack, "--course-config", str(config), token=TOKEN)
+    process = api.start()
+    client = api.ready(process)
+
+    def status(token: str) -> int:
+        return client.get("/api/v1/grading_run", headers={"Authorization": f"Bearer {token}"}).status_code
+
+    def ids() -> list[str]:
+        listed = client.get("/api/v1/courses", headers={"Authorization": TOKEN}).json()["data"]["courses"]
+        return [course["course"] for course in listed]
+
+    assert (status("of-one"), status("of-two"), status("of-three")) == (200, 200, 401)
+    created = client.post("/api/v1/grading_run", json=run_config(), headers={"Authorization": "of-one"}).json()["data"]
+    client.put("/api/v1/courses/by-hand", headers={"Authorization": TOKEN})
+    config.write_text('{"one": {"tokens": ["of-one"]}, "three": {"tokens": "of-three"}}')
+    process.send(signal.SIGHUP)
+    until(lambda: "$.three.tokens" in process.output(), process)
+    assert ids() == ["by-hand", "one", "two"]  # all or nothing
+    config.write_text('{"three": {"tokens": ["of-three"]}}')
+    process.send(signal.SIGHUP)
+    until(lambda: status("of-three") == 200, process)
+    assert (status("of-one"), status("of-two")) == (401, 401)
+    assert ids() == ["by-hand", "three"]
+    run = client.get(f"/api/v1/grading_run/{created['grading_run_id']}", headers={"Authorization": TOKEN})
+    assert run.json()["data"]["course"] == "one"  # whose runs outlive it
+    assert process.stop(STOP_SECONDS) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ('{"cs":\n{"tokens": [}}', "line 2, column 13: not JSON"),
+        ('{"cs": {"tokens": ["s3 cret"]}}', "$.cs.tokens[0]: what stands here"),
+        (json.dumps({"cs": {"tokens": [TOKEN]}}), "$.cs: a token of it is the cluster token"),
+    ],
+)
+def test_a_course_config_that_cannot_be_used_refuses_to_start(
+    tmp_path: Path, stack: ExitStack, content: str | None, told: str
+) -> None:
+    config = tmp_path / "courses.json"
+    if content is not None:
+        config.write_text(content)
+    line = Api(tmp_path, stack, "--course-config", str(config), token=TOKEN).refuses()
+    assert f"--course-config {config}" in line
+    assert told in line
+    assert "cret" not in line
+    assert TOKEN not in line
 
 
 def test_no_token_stands_in_the_process_list(tmp_path: Path, stack: ExitStack) -> None:

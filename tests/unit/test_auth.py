@@ -1,43 +1,23 @@
-"""From headers to whoever sent them."""
+"""From headers to what their sender shows of itself."""
 
 from __future__ import annotations
 
 import pytest
 from tornado.httputil import HTTPHeaders
 
-from broadway_api.auth import ClusterToken, worker_id
+from broadway_api.auth import presented_token, worker_id
 
 TOKEN = "correct-horse"
 
 
 @pytest.mark.parametrize("header", [TOKEN, f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER  {TOKEN}"])
 def test_the_token_is_taken_alone_or_as_bearer(header: str) -> None:
-    assert ClusterToken(TOKEN).allows(header)
+    assert presented_token(header) == TOKEN
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        None,
-        "",
-        "Bearer",
-        "Bearer ",
-        "wrong",
-        TOKEN[:-1],
-        TOKEN + "x",
-        f"Basic {TOKEN}",
-        TOKEN.upper(),
-        "\xff",
-        "\udcff",
-    ],
-)
-def test_anything_else_is_refused(header: str | None) -> None:
-    assert not ClusterToken(TOKEN).allows(header)
-
-
-def test_the_token_itself_is_not_kept() -> None:
-    guard = ClusterToken(TOKEN)
-    assert TOKEN not in repr(vars(guard))
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", f"Basic {TOKEN}", TOKEN.upper(), f"{TOKEN} "])
+def test_anything_else_is_not_the_token(header: str | None) -> None:
+    assert presented_token(header) != TOKEN
 
 
 @pytest.mark.parametrize("name", ["worker_id", "Worker-Id", "WORKER_ID", "worker-id"])

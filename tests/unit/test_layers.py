@@ -22,6 +22,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.ids": (),
     "broadway_api.auth": (),
     "broadway_api.tenants": ("broadway_api.domain", "broadway_api.errors"),
+    "broadway_api.failures": (),
+    "broadway_api.cluster_tokens": ("broadway_api.tenants",),
     "broadway_api.events": (),
     "broadway_api.loop_monitor": (),
     "broadway_api.clock": (),
@@ -36,9 +38,16 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     # What comes in and what goes out.
     "broadway_api.json_body": ("broadway_api.errors",),
-    "broadway_api.schemas": ("broadway_api.domain", "broadway_api.errors", "broadway_api.policy"),
+    "broadway_api.schemas": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.tenants"),
+    ),
     "broadway_api.results": ("broadway_api.errors", "broadway_api.schemas"),
-    "broadway_api.wire": ("broadway_api.domain", "broadway_api.results", "broadway_api.runconfig"),
+    "broadway_api.wire": (
+        *("broadway_api.domain", "broadway_api.results", "broadway_api.runconfig", "broadway_api.tenants"),
+    ),
+    "broadway_api.course_config": (
+        *("broadway_api.errors", "broadway_api.json_body", "broadway_api.schemas", "broadway_api.tenants"),
+    ),
     "broadway_api.intake": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
         *("broadway_api.environment", "broadway_api.bounds", "broadway_api.runconfig"),
@@ -59,28 +68,32 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.policy", "broadway_api.clock", "broadway_api.events", "broadway_api.settling"),
         *("broadway_api.known_runs", "broadway_api.runs", "broadway_api.fleet", "broadway_api.store.port"),
         *("broadway_api.secret_box", "broadway_api.vault"),
+        *("broadway_api.cluster_tokens", "broadway_api.access", "broadway_api.tenancy"),
     ),
     "broadway_api.secret_box": ("broadway_api.errors",),
     "broadway_api.vault": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.schemas"),
         *("broadway_api.secret_box", "broadway_api.store.port"),
     ),
+    "broadway_api.access": (
+        "broadway_api.domain",
+        *("broadway_api.errors", "broadway_api.tenants", "broadway_api.cluster_tokens", "broadway_api.store.port"),
+    ),
+    "broadway_api.tenancy": (
+        *("broadway_api.errors", "broadway_api.ids", "broadway_api.tenants", "broadway_api.access"),
+        "broadway_api.store.port",
+    ),
     "broadway_api.runs": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.lifecycle"),
         *("broadway_api.intake", "broadway_api.events", "broadway_api.settling", "broadway_api.known_runs"),
-        *("broadway_api.all_jobs", "broadway_api.store.port", "broadway_api.vault", "broadway_api.schemas"),
+        *("broadway_api.all_jobs", "broadway_api.tenants", "broadway_api.access", "broadway_api.store.port"),
+        *("broadway_api.vault", "broadway_api.schemas"),
     ),
     "broadway_api.fleet": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
-        *("broadway_api.lifecycle", "broadway_api.environment", "broadway_api.all_jobs"),
-        *(
-            "broadway_api.events",
-            "broadway_api.settling",
-            "broadway_api.known_runs",
-            "broadway_api.store.port",
-            "broadway_api.vault",
-            "broadway_api.schemas",
-        ),
+        *("broadway_api.lifecycle", "broadway_api.environment", "broadway_api.all_jobs", "broadway_api.tenants"),
+        *("broadway_api.events", "broadway_api.settling", "broadway_api.known_runs", "broadway_api.store.port"),
+        *("broadway_api.vault", "broadway_api.schemas"),
     ),
     "broadway_api.all_jobs": ("broadway_api.domain", "broadway_api.store.port"),
     "broadway_api.known_runs": ("broadway_api.domain", "broadway_api.store.port"),
@@ -96,20 +109,22 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.ids", "broadway_api.auth"),
         *("broadway_api.json_body", "broadway_api.schemas", "broadway_api.wire", "broadway_api.intake"),
         *("broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
+        *("broadway_api.tenants", "broadway_api.access", "broadway_api.failures"),
     ),
     # What routes take and answer, in OpenAPI's words.
     "broadway_api.openapi*": (
         *("broadway_api.domain", "broadway_api.policy", "broadway_api.schemas", "broadway_api.results"),
-        "broadway_api.openapi*",
+        *("broadway_api.tenants", "broadway_api.openapi*"),
     ),
     "broadway_api.app": (
-        *("broadway_api.auth", "broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
+        *("broadway_api.failures", "broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
         "broadway_api.openapi*",
     ),
     "broadway_api.server": (
         *("broadway_api.policy", "broadway_api.events", "broadway_api.loop_monitor", "broadway_api.store.port"),
         *("broadway_api.clock", "broadway_api.supervision", "broadway_api.secret_box"),
-        *("broadway_api.service", "broadway_api.sweeper", "broadway_api.handlers.base", "broadway_api.app"),
+        *("broadway_api.service", "broadway_api.sweeper", "broadway_api.handlers.shared", "broadway_api.app"),
+        *("broadway_api.tenants", "broadway_api.cluster_tokens"),
     ),
     # The grader and the client speak to the API over the wire alone.
     "broadway_grader": (),

@@ -11,6 +11,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from tornado.routing import PathMatches
 
 from broadway_api.app import make_app
+from broadway_api.cluster_tokens import ClusterTokens
 from broadway_api.handlers.base import ApiHandler
 from broadway_api.openapi.document import document
 from broadway_api.openapi.model import Context
@@ -40,7 +41,7 @@ def alternatives(pattern: str) -> set[str]:
 
 def routes() -> set[tuple[str, str]]:
     """Each path of the application with each of its methods."""
-    app = make_app(Service(cast(Store, None), Policy(), SecretBox.with_new_key()), token="token")
+    app = make_app(Service(cast(Store, None), Policy(), SecretBox.with_new_key(), ClusterTokens.given("token")))
     found = set()
     for rule in app.wildcard_router.rules:
         assert isinstance(rule.matcher, PathMatches)

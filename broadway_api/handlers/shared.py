@@ -1,0 +1,65 @@
+"""What all handlers share."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from tornado.web import RequestHandler
+
+from broadway_api.errors import StoreUnavailable
+from broadway_api.handlers.gate import Gate
+from broadway_api.loop_monitor import LoopMonitor
+from broadway_api.service import Service
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HttpLimits:
+    """What a client may ask of a connection."""
+
+    max_body_bytes: int = 32 * 1024 * 1024
+    body_stall_seconds: float = 30
+    queue_empty_code: int = 498
+    auth_failures_per_minute: int = 60  # of one address
+    trusted_proxies: tuple[str, ...] = ()  # addresses and networks
+
+
+class OpenRequests:
+    """The requests being worked on, so that a stopping server can wait for their answers."""
+
+    def __init__(self) -> None:
+        self._open: set[RequestHandler] = set()
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def opened(self, handler: RequestHandler) -> None:
+        """Count a request."""
+        self._open.add(handler)
+        self._none.clear()
+
+    def ended(self, handler: RequestHandler) -> None:
+        """Count it no more; safe to repeat."""
+        self._open.discard(handler)
+        if not self._open:
+            self._none.set()
+
+    async def all_ended(self) -> None:
+        """Wait until there are none."""
+        await self._none.wait()
+
+    def refuse_rest(self) -> None:
+        """Answer those that still wait, for a store that is away most likely: repeat the request at another process."""
+        stopping = StoreUnavailable("this API process is stopping")
+        for handler in list(self._open):
+            handler.send_error(503, exc_info=(type(stopping), stopping, None))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shared:
+    """What `make_app` gives to each handler."""
+
+    service: Service
+    gate: Gate
+    monitor: LoopMonitor
+    requests: OpenRequests
+    limits: HttpLimits
