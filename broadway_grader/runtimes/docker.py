@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from datetime import UTC, datetime
 
 import docker.errors
@@ -17,7 +18,7 @@ from broadway_grader.runtimes.container import Container, Outcome
 from broadway_grader.runtimes.engine import ENGINE_ERRORS, Engine, explanation
 from broadway_grader.runtimes.images import Images, ImageUnavailable
 from broadway_grader.runtimes.output import outputs_of_stage
-from broadway_grader.runtimes.port import Place, Settings, UnusableStage
+from broadway_grader.runtimes.port import Place, Settings, UnusableHere, UnusableStage
 from broadway_grader.runtimes.users import user_of_slot
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class DockerRuntime:
         outputs = outputs_of_stage(limits.log_bytes, ending, stop=limits.stop_at_log_bytes)
         begun, digest = datetime.now(UTC), None
         try:
+            self._refuse_foreigner(stage)
             request = container_request(stage, place, self._settings, default_user=self._user(place))
             await self._remove_forgotten()
             digest = await self._ensure_image(stage.image, ending)
@@ -92,6 +94,8 @@ class DockerRuntime:
                         await self._remove(container.id)
         except UnusableStage as error:
             outcome.reason, outcome.message = Reason.STAGE_FAILED, str(error)
+        except UnusableHere as error:
+            outcome.reason, outcome.message = Reason.RUNTIME_ERROR, str(error)
         except ImageUnavailable as error:
             outcome.reason, outcome.message = Reason.IMAGE_UNAVAILABLE, str(error)
         except ENGINE_ERRORS as error:
@@ -117,6 +121,14 @@ class DockerRuntime:
         if users == "auto" and self._engine.maps_users:
             return None  # the ids of our range do not exist there, and whoever the image names is nobody on the host
         return user_of_slot(users, place.slot)
+
+    def _refuse_foreigner(self, stage: Stage) -> None:
+        """What a stage leaves in /job, its grader must be able to remove; raises UnusableHere if it could not."""
+        ours = os.geteuid()
+        if stage.user is None or ours == 0 or self._engine.maps_users:
+            return
+        if stage.user.partition(":")[0] != str(ours):
+            raise UnusableHere(f"this grader is not root and runs stages only as its own user {ours}, not {stage.user}")
 
     async def _ensure_image(self, image: str, ending: Ending) -> str | None:
         """The image's digest, or None if an order to end came first: a pull may take minutes."""

@@ -54,6 +54,10 @@ class UnusableStage(ValueError):
     """The stage asks for something that it cannot have here; says what."""
 
 
+class UnusableHere(Exception):
+    """The stage asks for something that it cannot have here, and could have elsewhere; says what."""
+
+
 class Runtime(Protocol):
     """Runs stages, several at once. Stages are hostile, and so is everything that they leave in /job.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -250,3 +251,14 @@ async def test_an_engine_that_does_not_see_our_mounts_says_so(runtime: DockerRun
     result = await runtime.run_stage(sh("true"), elsewhere)
     assert result.reason is Reason.RUNTIME_ERROR
     assert "bind source path does not exist" in str(result.message)
+
+
+async def test_a_grader_that_could_not_remove_another_users_files_does_not_let_it_make_any(
+    runtime: DockerRuntime, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    result = await runtime.run_stage(sh("touch /job/file", user="1235:1234"), place)
+    assert result.reason is Reason.RUNTIME_ERROR, "another grader may be root"
+    assert "only as its own user 1234, not 1235:1234" in str(result.message)
+    assert list(place.directory.iterdir()) == []
+    assert (await runtime.run_stage(sh("touch /job/file", user="1234"), place)).reason is None
