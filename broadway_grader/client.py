@@ -200,13 +200,24 @@ class ApiClient:
                 method, path, headers=sent, content=content, params=query, timeout=timeout
             )
         except httpx.HTTPError as error:
-            # Many of httpx's errors have no text of their own.
-            text = f"{method} {path}: {str(error) or type(error).__name__}"
+            text = f"{method} {path}: {_explained(error, self._http.base_url.scheme)}"
             cut_off = isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
             raise (CutOff if cut_off else Unreachable)(text) from error
         if response.status_code >= 500 or response.status_code in BUSY_STATUSES:
             raise ServerBusy(f"{method} {path}: status {response.status_code}", _retry_after(response))
         return response
+
+
+def _explained(error: httpx.HTTPError, scheme: str) -> str:
+    """What went wrong, and what to do where the two sides do not agree on TLS."""
+    text = str(error) or type(error).__name__  # many of httpx's errors have no text of their own
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return f"the API's certificate is not trusted: {text}; name its authority with --ca-certificate"
+    if scheme == "https" and ("WRONG_VERSION_NUMBER" in text or "record layer failure" in text):
+        return f"the API does not speak HTTPS: {text}; write http:// in --api"
+    if scheme == "http" and isinstance(error, httpx.ReadError | httpx.RemoteProtocolError):
+        return f"the connection was closed without an answer: {text}; if it always is, write https:// in --api"
+    return text
 
 
 def _tls(ca_certificate: Path | None) -> ssl.SSLContext:

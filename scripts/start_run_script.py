@@ -12,6 +12,7 @@ import http.client
 import importlib.util
 import json
 import os
+import ssl
 import sys
 import time
 import urllib.error
@@ -141,6 +142,13 @@ class Api:
                 raise _refusal(error.code, error.read()) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                problem = f"the certificate of {self._base} is not trusted: {reason.verify_message}"
+                raise BadInput(f"{problem}; name its authority in SSL_CERT_FILE") from None
+            if isinstance(reason, ssl.SSLError):
+                raise BadInput(f"{self._base} does not speak HTTPS ({reason}); write http:// in its place") from None
+            if isinstance(reason, ConnectionResetError) and self._base.startswith("http:"):
+                reason = f"{reason}; if it speaks HTTPS, write https:// in --url"
             raise Unreachable(f"no answer from {self._base}: {reason or type(error).__name__}") from None
         try:
             data: Status = json.loads(content)["data"]
