@@ -8,6 +8,7 @@ import os
 import stat
 
 from broadway_grader.directories import open_directory
+from broadway_grader.volumes.nameless import nameless
 from broadway_grader.volumes.port import Bound
 
 #: Levels that are counted, each of which costs an open file; nobody needs as many.
@@ -26,11 +27,12 @@ class _Count:
     bound: Bound
     bytes: int = 0
     files: int = 0
+    # Those that may be met again: by another name, or, without any, by another process that has them open.
     linked: set[tuple[int, int]] = dataclasses.field(default_factory=set)
 
     def add(self, found: os.stat_result) -> None:
         self.files += 1
-        if not stat.S_ISDIR(found.st_mode) and found.st_nlink > 1:
+        if not stat.S_ISDIR(found.st_mode) and found.st_nlink != 1:
             if (found.st_dev, found.st_ino) in self.linked:
                 return self.check()
             self.linked.add((found.st_dev, found.st_ino))
@@ -70,6 +72,8 @@ def overrun(top: int, bound: Bound) -> str | None:
             # Gone, or no directory any more.
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 enter(open_directory(children.pop(), directory, restore=True))
+        for found in nameless(top):
+            count.add(found)
     except _Overrun as verdict:
         return str(verdict)
     finally:

@@ -57,6 +57,14 @@ async def test_a_stage_that_makes_files_without_end_is_to_blame(runner: JobRunne
     assert result.stages[0].message == "/job is full: a job may keep 500 files in it"
 
 
+@pytest.mark.parametrize("directory", ["watch"], indirect=True)
+async def test_a_file_without_a_name_counts_as_well(runner: JobRunner) -> None:
+    hidden = "exec 3> /job/file; rm /job/file; dd if=/dev/zero bs=1048576 count=40 >&3; sleep 90"
+    begun = time.monotonic()
+    result = await runner.run(job(sh(hidden, timeout=100)))
+    assert (result.reason, time.monotonic() - begun < 60) == (Reason.DISK_LIMIT, True)
+
+
 async def test_the_share_is_the_jobs_and_not_the_stages(runner: JobRunner) -> None:
     write = "dd if=/dev/zero of=/job/$(cat /proc/sys/kernel/random/uuid) bs=1048576 count=10"
     result = await runner.run(job(sh(write), sh(write)))
