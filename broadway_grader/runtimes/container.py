@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,9 @@ from broadway_grader.domain import Reason
 from broadway_grader.ending import Ending
 from broadway_grader.runtimes.attach import AttachedStream
 from broadway_grader.runtimes.engine import Engine, explanation
+from broadway_grader.runtimes.layer import watch_layer
 from broadway_grader.runtimes.output import BoundedOutput
+from broadway_grader.runtimes.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ class Outcome:
     reason: Reason | None = None
     message: str | None = None
     started_at: datetime | None = None
+    memory_peak: int | None = None  # bytes
+    cpu_seconds: float | None = None
 
 
 class Container:
@@ -75,11 +79,19 @@ class Container:
         self.id = str(created["Id"])
         return True
 
-    async def run(self, seconds: float, ending: Ending, outputs: tuple[BoundedOutput, ...]) -> None:
-        """Start it and see it to its end, which comes at the latest with `ending`; or after so many `seconds`."""
+    async def run(self, seconds: float, disk: int, ending: Ending, outputs: tuple[BoundedOutput, ...]) -> None:
+        """Start it and see it to its end, which comes at the latest with `ending`.
+
+        That is ordered here after so many `seconds`, or when it has written more than `disk` bytes outside of /job.
+        """
         async with self._attached(outputs) as copies:
             if await self._start():
-                await self._wait(seconds, ending)
+                with self._measured():
+                    watching = asyncio.create_task(watch_layer(self._engine, self.id, disk, ending))
+                    try:
+                        await self._wait(seconds, ending)
+                    finally:
+                        watching.cancel()
                 if copies:  # which end with the container's last process
                     await asyncio.wait(copies, timeout=KILL_GRACE)
 
@@ -96,6 +108,16 @@ class Container:
             raise
         outcome.started_at = datetime.now(UTC)
         return True
+
+    @contextlib.contextmanager
+    def _measured(self) -> Iterator[None]:
+        usage = Usage(self._engine.facts, self.id)
+        usage.watch()
+        try:
+            yield
+        finally:
+            usage.close()
+            self._outcome.memory_peak, self._outcome.cpu_seconds = usage.memory_peak, usage.cpu_seconds
 
     async def _wait(self, seconds: float, ending: Ending) -> None:
         """Wait for the end of the container, or bring it about."""

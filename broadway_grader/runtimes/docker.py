@@ -89,7 +89,7 @@ class DockerRuntime:
                 container = Container(self._engine, request, outcome)
                 if await container.create():
                     try:
-                        await container.run(stage.timeout, ending, outputs if stage.logs else ())
+                        await container.run(stage.timeout, limits.disk, ending, outputs if stage.logs else ())
                     finally:
                         await self._remove(container.id)
         except UnusableStage as error:
@@ -112,6 +112,8 @@ class DockerRuntime:
             message=outcome.message,
             stdout=outputs[0].result() if stage.logs else Output(),
             stderr=outputs[1].result() if stage.logs else Output(),
+            memory_peak_bytes=outcome.memory_peak,
+            cpu_seconds=outcome.cpu_seconds,
             image=stage.image,
             image_digest=digest,
         )

@@ -8,6 +8,7 @@ import dataclasses
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -16,15 +17,18 @@ import pytest
 import pytest_asyncio
 
 from broadway_grader.domain import Reason, Stage
-from broadway_grader.runtimes import images
+from broadway_grader.runtimes import images, layer
 from broadway_grader.runtimes.attach import Frames
 from broadway_grader.runtimes.confinement import INSTANCE_LABEL
 from broadway_grader.runtimes.docker import DockerRuntime
 from broadway_grader.runtimes.images import Images, ImageUnavailable
 from broadway_grader.runtimes.port import Place, Settings
 from tests.grader.conftest import containers
+from tests.grader.identity import as_user
 from tests.grader.stages import IMAGE, sh, until
 
+#: As many files as would take 50 MB, though they are empty.
+FILES = "mkdir -p /f; cd /f; seq 13000 | xargs touch"
 #: Nothing listens there, so that pulling fails at once.
 NO_REGISTRY = "127.0.0.1:1"
 
@@ -262,3 +266,72 @@ async def test_a_grader_that_could_not_remove_another_users_files_does_not_let_i
     assert "only as its own user 1234, not 1235:1234" in str(result.message)
     assert list(place.directory.iterdir()) == []
     assert (await runtime.run_stage(sh("touch /job/file", user="1234"), place)).reason is None
+
+
+@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize("script", ["head -c 30000000 /dev/zero > /a", FILES], ids=["bytes", "files"])
+async def test_a_stage_that_fills_its_containers_disk_is_stopped(
+    settings: Settings, place: Place, monkeypatch: pytest.MonkeyPatch, script: str, local: bool
+) -> None:
+    if not local:
+        if script == FILES:
+            return  # of files the engine counts the bytes alone
+        monkeypatch.setattr(layer, "ENGINE_INTERVAL", 0.6)
+        monkeypatch.setattr("os.access", lambda *_: False)
+    limits = dataclasses.replace(settings.limits, disk=40 * 10**6)
+    runtime = DockerRuntime(dataclasses.replace(settings, limits=limits))
+    await runtime.open()
+    try:
+        # In two files: no single one may be larger than all of them.
+        result = await runtime.run_stage(sh(f"{script}; {script}b; sleep 100", user="0", timeout=40), place)
+    finally:
+        await runtime.close()
+    assert (result.exit_code, result.reason) == (None, Reason.DISK_LIMIT), result.message
+    assert "outside of /job" in str(result.message)
+
+
+async def test_volumes_of_the_image_are_bounded_too(
+    settings: Settings, place: Place, image_with_entry_point: str
+) -> None:
+    runtime = DockerRuntime(
+        dataclasses.replace(settings, limits=dataclasses.replace(settings.limits, disk=4 * 10**6), read_only=True)
+    )
+    await runtime.open()
+    script = "for n in 1 2 3; do head -c 2000000 /dev/zero > /data/$n; done; sleep 60"
+    stage = Stage(image=image_with_entry_point, entry_point=["sh", "-c", script], user="0")
+    result = await runtime.run_stage(stage, place)
+    await runtime.close()
+    assert result.reason is Reason.DISK_LIMIT, result.message
+
+
+async def test_the_result_says_what_the_stage_used(runtime: DockerRuntime, place: Place) -> None:
+    """Unless the machine is so busy that the engine has cleared up before we looked."""
+    script = "head -c 30000000 /dev/zero > /tmp/memory; i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done"
+    for _ in range(6):
+        result = await runtime.run_stage(sh(script, timeout=60), place)
+        if result.memory_peak_bytes is not None:
+            break
+    assert result.memory_peak_bytes is not None
+    assert 30_000_000 < result.memory_peak_bytes < 60_000_000
+    assert result.cpu_seconds is not None
+    assert 0.1 < result.cpu_seconds < 30
+
+
+def test_a_socket_that_may_not_be_opened_is_a_matter_of_permission(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a fork of ours that becomes another user: nothing is closed to root."""
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        path.chmod(0o660)
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+
+        async def opened() -> str:
+            return await DockerRuntime(settings).open()
+
+        said = as_user(opened)
+    assert f"{path} is there, but this user may not open it: add the user to the group docker" in said

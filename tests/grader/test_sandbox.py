@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import dataclasses
 import os
 import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -25,11 +23,10 @@ from broadway_grader.runtimes.port import Place, Settings
 from broadway_grader.runtimes.sandbox import SandboxRuntime
 from broadway_grader.runtimes.users import DEFAULT_USERS
 from tests.grader.conftest import LIMITS
+from tests.grader.identity import USER, as_user
 from tests.grader.stages import IMAGE, processes, sh, until
 
 ROOT = Path(__file__).parents[2]
-#: A user that owns nothing here.
-USER = 54321
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="about what a grader does that is root")
 
 
@@ -243,28 +240,6 @@ def test_an_ordinary_user_needs_nothing_more(
         return f"{result.reason} {result.stdout.text.strip()} {owner} {[path.name for path in job.iterdir()]}"
 
     assert as_user(run) == f"None {bubblewrap.STAGE_USER} {USER} ['mine']"
-
-
-def as_user(work: Callable[[], Coroutine[Any, Any, str]]) -> str:
-    """What `work` returns, or the error that it raises, in a process of the user USER."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(USER)
-            os.setuid(USER)
-            ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: as it would be after an exec; else /proc/self is root's
-            answer = asyncio.run(work())
-        except BaseException as error:
-            answer = repr(error)
-        os.write(writing, answer.encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answers:
-        answer = answers.read()
-    os.waitpid(child, 0)
-    return answer
 
 
 async def test_a_machine_without_bubblewrap_gets_one_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

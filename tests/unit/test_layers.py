@@ -133,7 +133,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_grader.ending": ("broadway_grader.domain",),
     "broadway_grader.runtimes*": (
         *("broadway_grader.domain", "broadway_grader.errors", "broadway_grader.removal", "broadway_grader.ending"),
-        "broadway_grader.runtimes*",
+        *("broadway_grader.runtimes*", "broadway_grader.volumes.usage", "broadway_grader.volumes.port"),
     ),
     "broadway_grader.*": ("broadway_grader*", "config"),
     "broadway_client*": ("broadway_client*",),
