@@ -137,6 +137,7 @@ def assault(config: GraderConfig, directory: WorkDirectory, runtime: Runtime, ru
         runtime=runtime.name,
         limits=settings(config, directory).limits,
         bound=job_bound(config),
+        allow_root=config.allow_root_stages,
         images={SHELL: config.self_test_image, PYTHON: config.self_test_python_image},
         secrets={config.token} - {""},
     )

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-from broadway_grader.attacks.attack import Attack, Evidence, Level, Untried
+from broadway_grader.attacks.attack import ROOT, STRANGER, Attack, Evidence, Level, Untried
 from broadway_grader.attacks.targets import Targets
 from broadway_grader.domain import Job, JobResult, Reason, Stage
 from broadway_grader.runner import JobRunner
@@ -62,16 +62,21 @@ class Assault:
         runtime: str,
         limits: Limits,
         bound: Bound,
+        allow_root: bool = True,
         images: Mapping[str, str],
         secrets: Collection[str] = (),
     ) -> None:
-        """`images`: what SHELL and PYTHON stand for; `secrets`: what no result may have in it."""
+        """`limits`, `bound`, `allow_root`: how the runner's stages are configured.
+
+        `images`: what SHELL and PYTHON stand for; `secrets`: what no result may have in it.
+        """
         self._runner = runner
         self._directory = directory
         self._runtime = runtime
         self._limits = limits
         # How much is too much, for attacks that want just a little more.
-        self._env = {"JOB_BYTES": str(bound.bytes), "JOB_FILES": str(bound.files)}
+        self._env = {"JOB_BYTES": bound.bytes, "JOB_FILES": bound.files, "TMP_BYTES": limits.tmp}
+        self._allow_root = allow_root
         self._images = images
         # Whatever inherits our environment has this in it.
         os.environ[_VARIABLE] = self._variable = uuid.uuid4().hex
@@ -85,7 +90,7 @@ class Assault:
         verdict = Verdict(
             attack=attack.name,
             tries=attack.tries,
-            level=attack.level_for(self._runtime),
+            level=attack.level,
             outcome=outcome,
             details=details,
             seconds=round(time.monotonic() - begun, 1),
@@ -119,11 +124,15 @@ class Assault:
         return (Outcome.UNTRIED if untried else Outcome.HELD), untried
 
     def _job(self, stages: Sequence[Stage], targets: Targets) -> Job:
-        dressed = [
-            dataclasses.replace(stage, image=self._images[stage.image], env={**targets.env, **self._env, **stage.env})
-            for stage in stages
-        ]
+        dressed = [self._dressed(stage, targets) for stage in stages]
         return Job(job_id=uuid.uuid4().hex[:24], attempt=1, stages=dressed)
+
+    def _dressed(self, stage: Stage, targets: Targets) -> Stage:
+        """The stage with all that it cannot know before it is carried out."""
+        env = {**targets.env, **{name: str(value) for name, value in self._env.items()}, **stage.env}
+        # Where nobody is root, the attack is made by whoever comes nearest.
+        user = STRANGER if stage.user == ROOT and not self._allow_root else stage.user
+        return dataclasses.replace(stage, image=self._images[stage.image], env=env, user=user)
 
     @contextlib.asynccontextmanager
     async def _neighbour(self, stage: Stage | None, targets: Targets) -> AsyncIterator[None]:

@@ -143,17 +143,12 @@ class Attack:
     check: Check = in_vain
     level: Level = Level.MUST
     runtimes: frozenset[str] = frozenset()  # those that it is about; empty: all
-    level_in: dict[str, Level] = dataclasses.field(default_factory=dict)  # where a runtime promises less, or more
     at_start: bool = False  # one harmless shell script, tried whenever a grader starts
     neighbour: Stage | None = None  # runs meanwhile, as a job of its own; has begun once /job/begun is there
 
     def applies_to(self, runtime: str, slots: int) -> bool:
         """Whether it says anything about this runtime with so many slots."""
         return (not self.runtimes or runtime in self.runtimes) and (self.neighbour is None or slots > 1)
-
-    def level_for(self, runtime: str) -> Level:
-        """How bad it is if it succeeds in this runtime."""
-        return self.level_in.get(runtime, self.level)
 
 
 def sh(script: str, **options: Any) -> Stage:

@@ -124,16 +124,19 @@ BOMBS: Sequence[Attack] = (
     ),
     Attack(
         name="memory-files",
-        tries="use more memory than it may have as files in memory (400 MiB at most)",
+        tries="use more memory than it may have as files in memory",
         stages=[
             sh(
                 """
-                head -c 200000000 /dev/zero > /dev/shm/big 2>/dev/null
-                head -c 200000000 /dev/zero > /tmp/big 2>/dev/null
-                set -- $(wc -c /dev/shm/big /tmp/big 2>/dev/null | tail -n 1)
-                [ "${1:-0}" -lt 300000000 ] || breach "$1 bytes"
+                for directory in /tmp /dev/shm; do
+                    head -c $((TMP_BYTES + 16777216)) /dev/zero > $directory/big 2>/dev/null
+                    set -- $(wc -c $directory/big 2>/dev/null)
+                    [ "${1:-0}" -le $TMP_BYTES ] || breach "$1 bytes in $directory"
+                    rm -f $directory/big
+                done
                 """,
                 user=ROOT,
+                memory=None,  # as much as a stage has, or that would be the bound
             )
         ],
         check=survived,

@@ -72,7 +72,6 @@ KERNEL: Sequence[Attack] = (
     Attack(
         name="kernel-keys",
         tries="use the kernel's keyrings, which know no containers",
-        level_in={"sandbox": Level.SHOULD},
         stages=[
             python(
                 """
@@ -86,7 +85,6 @@ KERNEL: Sequence[Attack] = (
     Attack(
         name="kernel-programs",
         tries="load BPF programs",
-        level_in={"sandbox": Level.SHOULD},
         stages=[python('refused("bpf", 0, zeros, 72)\nrefused("bpf", 5, zeros, 72)', _CALLS, user=ROOT)],
     ),
     Attack(
@@ -107,7 +105,6 @@ KERNEL: Sequence[Attack] = (
     Attack(
         name="kernel-log",
         tries="read the kernel's log",
-        level_in={"sandbox": Level.SHOULD},
         stages=[python('refused("syslog", 3, zeros, 512)', _CALLS, user=ROOT)],
     ),
     Attack(

@@ -15,7 +15,7 @@ def for_start(attacks: Iterable[Attack], runtime: str) -> list[Attack]:
     chosen = [
         attack
         for attack in attacks
-        if attack.at_start and attack.applies_to(runtime, slots=1) and attack.level_for(runtime) is Level.MUST
+        if attack.at_start and attack.applies_to(runtime, slots=1) and attack.level is Level.MUST
     ]
     quiet = [attack for attack in chosen if attack.check is in_vain]
     return [*_volleys(quiet), *(attack for attack in chosen if attack not in quiet)]

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from broadway_grader.domain import Stage
+from broadway_grader.runtimes import seccomp
 from broadway_grader.runtimes.port import Limits, UnusableStage
 
 #: The user that a stage takes itself for.
@@ -123,6 +124,8 @@ def options(
     words = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"]
     words += [] if stage.enable_networking else ["--unshare-net"]
     words += ["--disable-userns", "--cap-drop", "ALL", "--new-session", "--die-with-parent"]
+    if (filtered := seccomp.program()) is not None:
+        words += ["--seccomp", str(content(filtered))]
     words += ["--uid", str(user), "--gid", str(group), "--hostname", stage.host_name or DEFAULT_HOST_NAME]
     words += ["--json-status-fd", str(status)]
     words += ["--ro-bind", "/usr", "/usr", *_root_directories(), "--proc", "/proc", "--dev", "/dev"]

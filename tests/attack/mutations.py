@@ -69,6 +69,19 @@ def words(*removed: str, follow: int = 0, added: tuple[str, ...] = ()) -> Off:
     return off
 
 
+def together(*offs: Off) -> Off:
+    """Defences that stand in for one another are all off."""
+
+    @contextlib.contextmanager
+    def off() -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for each in offs:
+                stack.enter_context(each())
+            yield
+
+    return off
+
+
 def limits(*removed: str) -> Off:
     """The sandbox sets other limits than these."""
 

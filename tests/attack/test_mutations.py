@@ -18,6 +18,7 @@ from tests.attack.mutations import (
     limits,
     links_followed,
     results_followed,
+    together,
     unbounded,
     unsealed,
     words,
@@ -52,6 +53,9 @@ MUTATIONS = [
         off=container(Memory=0, MemorySwap=0),
         attacks=("memory-bomb", "memory-bomb-of-many"),
     ),
+    Mutation(defence="size of /tmp", off=container(Tmpfs={}), attacks=("memory-files",)),
+    Mutation(defence="size of /dev/shm", off=container(ShmSize=256 * 1024**2), attacks=("memory-files",)),
+    Mutation(defence="a user that is not root", off=container(User=""), attacks=("ordinary-user",)),
     Mutation(defence="open files", off=container(Ulimits=[]), attacks=("open-file-bomb",)),
     Mutation(defence="processes of its own", off=container(PidMode="host"), attacks=("grader-process",)),
     Mutation(
@@ -80,7 +84,16 @@ MUTATIONS = [
         attacks=("capabilities",),
     ),
     Mutation(
-        runtime="sandbox", defence="no namespaces of its own", off=words("--disable-userns"), attacks=("namespaces",)
+        runtime="sandbox",
+        defence="no namespaces of its own",
+        off=together(words("--disable-userns"), words("--seccomp", follow=1)),
+        attacks=("namespaces",),
+    ),
+    Mutation(
+        runtime="sandbox",
+        defence="system call filter",
+        off=words("--seccomp", follow=1),
+        attacks=("system-call-filter", "kernel-keys", "kernel-programs", "kernel-surface"),
     ),
     Mutation(
         runtime="sandbox",
