@@ -9,7 +9,7 @@ PY := .venv/bin/python
 # More for pytest: make test PYTEST='tests/unit -k lifecycle'
 PYTEST ?=
 
-.PHONY: help demo test check services e2e-large chaos attack-mutations clean
+.PHONY: help demo test check services e2e-large chaos fuzz attack-mutations clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,9 @@ chaos: .venv/dev.stamp services  ## break things at random, then count; MINUTES=
 
 attack-mutations: .venv/dev.stamp services  ## switch off each defence by itself and see that its attack is noticed
 	$(PY) -m pytest -v -rN tests/attack/test_mutations.py
+
+fuzz: .venv/dev.stamp services  ## attack the API along its description; MINUTES=30 for each store, SEED=7
+	BROADWAY_FUZZ_SECONDS=$$(($(MINUTES) * 60)) BROADWAY_FUZZ_SEED=$(or $(SEED),$$RANDOM) $(PY) -m pytest tests/fuzz
 
 check: .venv/dev.stamp  ## format, lint, strict types, layers
 	$(PY) -m ruff format --check .

@@ -34,6 +34,9 @@ _MEMORY = (
     "|([6-9]|[1-9][0-9]{1,8})[mM]|[1-9][0-9]{0,5}[gG])$"
 )
 
+#: What a reference to an image is made of (https://github.com/distribution/reference), loosely.
+_IMAGE = "^[A-Za-z0-9][A-Za-z0-9._/:@+-]*$"
+
 #: Of an attempt: what every store can keep.
 _MAX_INTEGER = 2**31 - 1
 
@@ -201,7 +204,7 @@ def stage_schema(policy: Policy) -> Schema:
         "type": "object",
         "required": ["image"],
         "properties": {
-            "image": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[A-Za-z0-9][^\\s\\u0000]*$"},
+            "image": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": _IMAGE},
             "env": stage_env_schema(policy),
             "entry_point": {
                 "type": "array",
@@ -223,7 +226,8 @@ def stage_schema(policy: Policy) -> Schema:
                 "maximum": 2**50,
                 "pattern": _MEMORY,
             },
-            "cpus": {"type": "number", "exclusiveMinimum": 0, "maximum": policy.max_stage_cpus},
+            # The least that Docker Engine takes; what is less than a billionth would be no limit at all.
+            "cpus": {"type": "number", "minimum": 0.01, "maximum": policy.max_stage_cpus},
             "pids": {"type": "integer", "minimum": 1, "maximum": policy.max_stage_pids},
             "cpuset_cpus": {
                 "description": "which CPUs, by number: 0-2,5",

@@ -15,6 +15,8 @@ from broadway_grader.runtimes.users import is_surely_not_root
 
 #: Label that says whose a container is; its value is the grader's instance.
 INSTANCE_LABEL = "broadway.instance"
+#: The least share of a CPU that the engine takes; it reads 0, to which smaller ones round, as no limit.
+LEAST_NANO_CPUS = 10_000_000
 #: Where a user that no image knows keeps what it calls its home.
 HOME = "/tmp"  # noqa: S108 - the container's own
 
@@ -59,8 +61,8 @@ def _resources(stage: Stage, settings: Settings) -> dict[str, Any]:
     return {
         "Memory": memory,
         "MemorySwap": memory,  # the sum of both: no swap, or a memory bomb would take the host's disk
-        "NanoCpus": int((stage.cpus or limits.cpus) * 1e9),
         **({"CpusetCpus": stage.cpuset_cpus} if stage.cpuset_cpus else {}),
+        "NanoCpus": max(int((stage.cpus or limits.cpus) * 1e9), LEAST_NANO_CPUS),
         "PidsLimit": stage.pids or limits.pids,
         "ShmSize": limits.tmp,
         "Ulimits": [

@@ -166,3 +166,7 @@ def test_by_default_a_root_grader_has_users_of_its_own_and_another_one_itself(
 def test_users_that_cannot_be_are_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_users(text, slots=4)
+
+
+def test_next_to_no_cpu_is_not_no_limit() -> None:
+    assert request(Stage(image="i", cpus=5e-324))["HostConfig"]["NanoCpus"] == 10_000_000

@@ -26,14 +26,14 @@ def with_stage(**fields: Any) -> dict[str, Any]:
 
 
 STAGE_FAULTS: dict[str, list[Any]] = {
-    "image": ["", 7, None, " x", "-x", "a b", "x" * 513, "a\0", "a\n"],
+    "image": ["", 7, None, " x", "-x", "a b", "x" * 513, "a\0", "a\n", "a\x1b[31m", "a\u202eb", "é"],
     "env": [None, [], "A=1", {"1A": "x"}, {"A-B": "x"}, {"": "x"}, {"Ä": "x"}, {"A\n": "x"}],
     "entry_point": ["sh", [], [1], [None], ["a\0b"], ["x" * 131_073], [["sh"]]],
     "enable_networking": ["true", 1, None],
     "host_name": ["", "-x", "a_b", "x" * 64, 7, "a\n"],
     "timeout": [0, -1, 3_601, "30", None, True, 0.0],
     "memory": [0, 1024, 1.5, "", "512", "m", "-1m", "512 m", "1t", True, "0m", 2**51, "9" * 9 + "g"],
-    "cpus": [0, -1, "1", 1_025],
+    "cpus": [0, -1, "1", 1_025, 5e-324, 0.009],
     "pids": [0, -1, 1.5, "1", 2**23],
     "logs": ["no", 0],
     "user": ["", "a:b:c", "-1", 1000, "a b", ":1"],
