@@ -99,10 +99,22 @@ _REPORTABLE = frozenset(Reason) - {Reason.WORKER_LOST, Reason.SECRET_UNAVAILABLE
 
 def _bounded(info: Json) -> Json:
     """The info, or its short values only, so that no grader can make a job too large for its store."""
-    if len(json.dumps(info)) <= MAX_INFO:
+    if _is_short(info, MAX_INFO):
         return info
-    short = {name[:100]: value for name, value in list(info.items())[:30] if len(json.dumps(value)) <= _MAX_INFO_TEXT}
+    short = {name[:100]: value for name, value in list(info.items())[:30] if _is_short(value, _MAX_INFO_TEXT)}
     return short | {"info_truncated": True}
+
+
+def _is_short(value: Any, most: int) -> bool:
+    """Whether the value has at most so many characters as JSON; of one that has many more, only a part is looked at."""
+    left, found = most, [value]
+    while found:
+        part = found.pop()
+        left -= len(part) if isinstance(part, str | list | dict) else 1
+        if left < 0:
+            return False
+        found.extend(part if isinstance(part, list) else [*part, *part.values()] if isinstance(part, dict) else ())
+    return len(json.dumps(value)) <= most
 
 
 def running_from_json(data: Mapping[str, Any] | None, worker_id: str) -> list[Claim] | None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
@@ -32,7 +34,12 @@ from broadway_api.handlers.shared import Shared
 from broadway_api.schemas import Validator
 from broadway_api.tenants import Principal, Role
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
+
+#: Bytes of a body that can be looked at on the event loop without anybody noticing.
+LARGE_BODY = 65_536
 
 #: What each refusal is in HTTP; the first class that fits. Any other refusal is a 400.
 STATUS_CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -65,6 +72,9 @@ class ApiHandler(RequestHandler):
     #: Method → the roles whose tokens may use it, beside the operator's, which may do everything.
     allowed: ClassVar[Mapping[str, frozenset[Role]]] = {}
 
+    #: Bytes of a body that is never larger, whatever the operator allows; None: as large as that.
+    largest_body: ClassVar[int | None] = None
+
     #: Whether nobody is there any more to be answered.
     client_has_gone = False
 
@@ -78,7 +88,7 @@ class ApiHandler(RequestHandler):
         self.monitor = shared.monitor
         self.queue_empty_code = shared.limits.queue_empty_code
         self._requests = shared.requests
-        self._max_body_bytes = shared.limits.max_body_bytes
+        self._max_body_bytes = min(shared.limits.max_body_bytes, self.largest_body or sys.maxsize)
         self._body_stall_seconds = shared.limits.body_stall_seconds
         self._body = bytearray()
         self._stall: asyncio.TimerHandle | None = None
@@ -198,13 +208,15 @@ class ApiHandler(RequestHandler):
         body = self.body()
         if not body.strip():
             return None
-        value = (
-            await asyncio.to_thread(json_body.parse, body, mend_text=mend_text)
-            if len(body) > 65_536
-            else (json_body.parse(body, mend_text=mend_text))
-        )
-        validator.check(value)
+        value = await self.aside(partial(json_body.parse, body, mend_text=mend_text))
+        await self.aside(validator.check, value)
         return value
+
+    async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do what takes as long as the body is large: beside the event loop, if it is."""
+        if len(self._body) <= LARGE_BODY:
+            return work(*arguments)
+        return await asyncio.to_thread(work, *arguments)
 
     # --- arguments ----------------------------------------------------------------------------------------------
 

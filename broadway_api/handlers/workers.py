@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from broadway_api import wire
@@ -26,6 +27,7 @@ class RegisterHandler(ApiHandler):
     """The door to the cluster."""
 
     allowed: ClassVar = dict.fromkeys(("GET", "POST"), WORKERS)
+    largest_body = 262_144
 
     async def get(self) -> None:
         await self._register({})
@@ -47,6 +49,8 @@ class RegisterHandler(ApiHandler):
 
 class HeartbeatHandler(WorkerHandler):
     """A worker lives, and so do the jobs that it names."""
+
+    largest_body = 262_144
 
     async def post(self) -> None:
         running = wire.running_from_json(await self.json_body(_heartbeat), self.worker_id)
@@ -117,7 +121,8 @@ class JobHandler(WorkerHandler):
         self.checked_id(job_id, "grading job id")
         data = await self._reported()
         claim = Claim(job_id=job_id, worker_id=self.worker_id, attempt=data.get("attempt"))
-        state = await self.service.fleet.finish(claim, wire.result_from_json(data), by=self.principal)
+        result = await self.aside(wire.result_from_json, data)
+        state = await self.service.fleet.finish(claim, result, by=self.principal)
         self.succeed({"job_id": job_id, "state": state})
 
     async def _reported(self) -> Mapping[str, Any]:
@@ -128,7 +133,7 @@ class JobHandler(WorkerHandler):
         at: tuple[str, ...] = ()
         if "success" not in value and isinstance(value.get("data"), dict):
             value, at = value["data"], ("data",)
-        _result.check(value, at=at)
+        await self.aside(partial(_result.check, value, at=at))
         result: Mapping[str, Any] = value
         return result
 

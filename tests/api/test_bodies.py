@@ -51,6 +51,13 @@ async def test_a_length_that_is_none_is_a_bad_request(connection: Connection, le
     assert (await connection.answer()).status == 400
 
 
+@pytest.mark.parametrize("path", ["heartbeat", "worker_register", "grader_register"])
+async def test_what_is_always_small_may_not_be_large(api: Api, path: str) -> None:
+    answer = await api.call("POST", path, b" " * 262_145, worker=await api.register())
+    assert answer.status_code == 413
+    assert "262144" in answer.json()["data"]["message"]
+
+
 async def test_a_client_that_sends_on_is_hung_up_on(connection: Connection) -> None:
     await connection.head("POST", "/api/v1/grading_run", Content_Length=str(64 * MEGABYTE))
     sent = await connection.flood(b"x" * 65_536, 64 * MEGABYTE)

@@ -26,7 +26,6 @@ TOKEN = "token-of-the-fuzzer"
 SECONDS = int(os.environ.get("BROADWAY_FUZZ_SECONDS", "60"))
 SEED = os.environ.get("BROADWAY_FUZZ_SEED", "20260101")
 READY_SECONDS = 60.0
-LEAST_TRIED = 5  # of each kind, on the busiest machine; an idle one tries hundreds
 
 
 @pytest.fixture
@@ -103,6 +102,5 @@ def _fuzz(url: str, log: Path, phases: str, seconds: int) -> None:
     finally:
         fuzzer.kill()
     assert status == 0, f"again with BROADWAY_FUZZ_SEED={SEED}\n{fuzzer.output()}"
-    tried = re.search(r"(\d+) generated", fuzzer.output())
-    assert tried, fuzzer.output()
-    assert int(tried[1]) >= LEAST_TRIED, fuzzer.output()
+    # On a very busy machine it may be few; on an idle one it tries forty a second.
+    assert re.search(r"[1-9]\d* generated", fuzzer.output()), fuzzer.output()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -29,6 +30,47 @@ def test_what_json_can_say_is_read_as_it_was_written(value: Any) -> None:
 def test_any_bytes_are_a_value_or_a_typed_fault(body: bytes) -> None:
     with suppress(InvalidInput):
         json_body.parse(body)
+
+
+@given(
+    st.binary()
+    | values.map(lambda value: json.dumps(value).encode())
+    | st.text('[]{}",:01eE.-\\u dtrfnNaI\n').map(str.encode)
+)
+def test_a_large_body_is_read_as_a_small_one(body: bytes) -> None:
+    outcomes: list[Any] = []
+    for haste in (json_body.MAX_HASTE, -1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(json_body, "MAX_HASTE", haste)
+            try:
+                outcomes.append(json_body.parse(body))
+            except InvalidInput as error:
+                outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("item", [b"1", b"null", b'"a"', b"[]", b"{}", b'{"a":1}'])
+def test_a_body_of_too_many_values_is_refused(item: bytes) -> None:
+    with pytest.raises(InvalidInput, match="more than 1000000 values"):
+        json_body.parse(b"[" + b",".join([item] * 1_100_000) + b"]")
+
+
+def test_a_class_of_fifty_thousand_is_not_too_many() -> None:
+    entry = {f"NAME_{number}": "x" for number in range(15)}
+    assert len(json_body.parse(json.dumps([entry] * 50_000).encode())) == 50_000
+
+
+def test_other_threads_have_their_turn_while_a_large_body_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: in one go it would be one or two."""
+    monkeypatch.setattr(json_body, "_refuse_depth", lambda value: None)  # it has pauses of its own
+    body = b"[" + b",".join([b"[]"] * 240_000) + b"]"
+    reader = threading.Thread(target=json_body.parse, args=(body,))
+    turns = 0
+    reader.start()
+    while reader.is_alive():
+        time.sleep(0.001)
+        turns += 1
+    assert turns >= 10
 
 
 @pytest.mark.parametrize(
