@@ -35,6 +35,10 @@ DRAIN_SECONDS = 3.0
 #: Seconds that the connections may then take to close.
 CLOSE_SECONDS = 0.5
 
+#: Bytes of a request's head. Tornado takes 64 KiB, of which small headers hold the event loop for 50 ms and more; who
+#: sends more than this is hung up on, who sends nearly as much is told what is too long (`handlers/base.py`).
+LARGEST_HEAD = 32_768
+
 #: Seconds after which a connection is closed that brings no request, or not the whole head of one.
 IDLE_SECONDS = 120
 
@@ -80,6 +84,7 @@ async def serve(
         app,
         ssl_options=tls,
         idle_connection_timeout=IDLE_SECONDS,
+        max_header_size=LARGEST_HEAD,
         max_body_size=sys.maxsize,  # handlers hold bodies to their limit, and say so in the envelope
     )
     sockets = bind_sockets(port, bind)

@@ -10,6 +10,7 @@ from broadway_api.clock import utc_now
 from broadway_api.cluster_tokens import ClusterTokens
 from broadway_api.events import WakeUps
 from broadway_api.fleet import Fleet
+from broadway_api.health import Health
 from broadway_api.known_runs import KnownRuns
 from broadway_api.policy import Policy
 from broadway_api.runs import Runs
@@ -36,7 +37,7 @@ class Service:
         self.vault = Vault(store, secret_box, clock)
         self.wake_ups = WakeUps()
         self.settler = Settler(store, self.wake_ups, clock)
-        self._store = store
+        self._health = Health(store)
         self._clock = clock
         self.access = Access(store, cluster_tokens, clock)
         self.tenancy = Tenancy(store, self.access, clock)
@@ -61,4 +62,4 @@ class Service:
 
     async def ping(self) -> None:
         """Raises StoreUnavailable."""
-        await self._store.ping()
+        await self._health.check()

@@ -41,6 +41,16 @@ logger = logging.getLogger(__name__)
 #: Bytes of a body that can be looked at on the event loop without anybody noticing.
 LARGE_BODY = 65_536
 
+#: Characters of a path with its query: those of a poll that names 1,024 jobs.
+LONGEST_TARGET = 30_000
+
+#: Header lines; browsers send twenty.
+MOST_HEADERS = 100
+
+#: Bytes a second that a body must bring on average, once ten times the patience for a stall is over: who sends a byte
+#: now and then, for ever, never stalls.
+LEAST_RATE = 1_000
+
 #: What each refusal is in HTTP; the first class that fits. Any other refusal is a 400.
 STATUS_CODES: tuple[tuple[type[Exception], int], ...] = (
     (UnknownWorker, 401),
@@ -106,9 +116,16 @@ class ApiHandler(RequestHandler):
 
     async def prepare(self) -> None:
         self._requests.opened(self)
+        self._refuse_long_heads()
         await self.check_head()
         self._reads_body = True
         self._watch_body()
+
+    def _refuse_long_heads(self) -> None:
+        if len(self.request.uri or "") > LONGEST_TARGET:
+            raise HTTPError(414)
+        if sum(1 for _ in self.request.headers.get_all()) > MOST_HEADERS:
+            raise HTTPError(431)
 
     async def check_head(self) -> None:
         """Refuse on the headers alone what can be refused on them."""
@@ -154,8 +171,14 @@ class ApiHandler(RequestHandler):
         if len(self._body) > self._max_body_bytes:
             self._reads_body = False
             self.send_error(413)
+        elif self._comes_too_slowly():
+            self._body_stalled()
         else:
             self._watch_body()
+
+    def _comes_too_slowly(self) -> bool:
+        late = self.request.request_time() - 10 * self._body_stall_seconds
+        return late > 0 and len(self._body) < late * LEAST_RATE
 
     def _watch_body(self) -> None:
         """Cut the request off if nothing more comes of its body for too long."""
@@ -283,9 +306,11 @@ class ApiHandler(RequestHandler):
             401: "missing or wrong token: send it in the Authorization header",
             404: f"there is nothing at {self.request.path[:200]}",
             405: f"{self.request.method} is not possible here",
-            408: f"nothing more of the body came for {self._body_stall_seconds:g} seconds",
+            408: f"the body came too slowly: nothing for {self._body_stall_seconds:g} seconds, or too little",
             429: "too many wrong tokens came from this address; right ones are still taken",
             413: f"the body is larger than {self._max_body_bytes} bytes",
+            414: f"the path and its query are longer than {LONGEST_TARGET} characters",
+            431: f"more than {MOST_HEADERS} header lines",
         }.get(status_code, "the request could not be understood")
 
     def log_exception(self, *exc_info: Any) -> None:

@@ -138,7 +138,11 @@ def _operation(operation: Operation, heading: str, template: str) -> dict[str, A
 
 def _refusals(operation: Operation, template: str) -> dict[int, str]:
     """All that an operation may refuse."""
-    usual = {503: "the store cannot be reached; try again"}
+    usual = {
+        414: "the path and its query are too long",
+        431: "too many header lines",
+        503: "the store cannot be reached; try again",
+    }
     if "{" in template or operation.parameters or operation.body is not None or operation.access is Access.WORKER:
         usual[400] = "the request is not valid"
     if operation.access is Access.CLUSTER:

@@ -70,6 +70,17 @@ class Connection:
             except ConnectionError:
                 return True
 
+    async def everything(self) -> bytes:
+        """All that the API says until it closes the connection."""
+        said = b""
+        async with asyncio.timeout(DEADLINE):
+            try:
+                while piece := await self._reader.read(65_536):
+                    said += piece
+            except ConnectionError:
+                pass
+        return said
+
     async def refused(self) -> bool:
         """Whether the API closes the connection, with at most a 400 before."""
         async with asyncio.timeout(DEADLINE):

@@ -67,9 +67,10 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.service": (
         *("broadway_api.policy", "broadway_api.clock", "broadway_api.events", "broadway_api.settling"),
         *("broadway_api.known_runs", "broadway_api.runs", "broadway_api.fleet", "broadway_api.store.port"),
-        *("broadway_api.secret_box", "broadway_api.vault"),
+        *("broadway_api.secret_box", "broadway_api.vault", "broadway_api.health"),
         *("broadway_api.cluster_tokens", "broadway_api.access", "broadway_api.tenancy"),
     ),
+    "broadway_api.health": ("broadway_api.errors", "broadway_api.store.port"),
     "broadway_api.secret_box": ("broadway_api.errors",),
     "broadway_api.vault": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.schemas"),
