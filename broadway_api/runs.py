@@ -207,7 +207,7 @@ class Runs:
                 summary = await self.summary(run_id, by=by)
             except (RunNotFound, StoreUnavailable):
                 if asked:
-                    return
+                    break
                 raise
             asked, version = True, _version(summary)
             if version != last_seen:
@@ -222,6 +222,7 @@ class Runs:
                 return
             await asyncio.sleep(LOOK_EVERY)
             silent += LOOK_EVERY
+        yield None  # to have told nothing at all would say that the run has ended
 
 
 def _is_to_retry(job: Job, students: Sequence[Mapping[str, Any]] | None) -> bool:

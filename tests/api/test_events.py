@@ -132,3 +132,19 @@ async def test_a_stopping_server_ends_its_streams(api: Api) -> None:
         assert await events.next() is not None
         api.stop.set()
         assert await events.next() is None
+
+
+async def test_a_stopping_server_does_not_tell_who_came_back_that_the_run_has_ended(api: Api) -> None:
+    run_id = await api.start()
+    async with following(api, run_id) as events:
+        last = await events.next()
+        assert last is not None
+    summaries = api.store.calls.count("run_summary")
+    resumed = asyncio.create_task(
+        api.call("GET", f"grading_run/{run_id}/events", headers={"Last-Event-ID": last["id"]})
+    )
+    await api.store.until_called("run_summary", summaries + 1)
+    api.stop.set()
+    answer = await resumed
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+    assert "event:" not in answer.text

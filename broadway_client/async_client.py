@@ -1,0 +1,270 @@
+"""The client for programs with an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from broadway_client import calls
+from broadway_client.calls import Config
+from broadway_client.connection import EVENTS_TIMEOUT, Connection
+from broadway_client.errors import Unavailable
+from broadway_client.events import OnInterruption, RunEvent, RunFeed, is_stream
+from broadway_client.exchange import Flow, Pause, Reply, Request, Retries, T
+from broadway_client.models import (
+    Course,
+    CourseNamed,
+    Health,
+    Job,
+    JobDetail,
+    JobLog,
+    JobPage,
+    Run,
+    RunCreated,
+    RunMoved,
+    RunPage,
+    RunRetried,
+    RunStatus,
+    Secret,
+    SecretNamed,
+    SecretsResealed,
+    Student,
+    Token,
+    TokenMade,
+    Worker,
+    WorkerNamed,
+)
+
+
+class AsyncClient:
+    """As `Client`, with methods to await.
+
+    >>> async def failed_students():
+    ...     async with AsyncClient(api_url, token) as client:
+    ...         return [job.student["NET_ID"] async for job in client.jobs(ended_run, "failed")]
+    >>> asyncio.run(failed_students())
+    ['bob']
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        ca_certificate: Path | None = None,
+        patience: float = 30.0,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        """Raises InvalidSettings. `ca_certificate`: PEM file of a private authority."""
+        self._http = httpx.AsyncClient(**Connection(url=url, token=token, ca_certificate=ca_certificate).settings())
+        self._retries = Retries(patience=patience)
+        self._sleep = sleep
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def create_run(
+        self, config: Config, *, course: str | None = None, idempotency_key: str | None = None
+    ) -> RunCreated:
+        """As `Client.create_run`."""
+        return await self._do(calls.create_run(self._retries, config, course=course, idempotency_key=idempotency_key))
+
+    async def start_run(self, run_id: str) -> RunMoved:
+        """As `Client.start_run`."""
+        return await self._do(calls.start_run(self._retries, run_id))
+
+    async def cancel_run(self, run_id: str) -> RunMoved:
+        """As `Client.cancel_run`."""
+        return await self._do(calls.cancel_run(self._retries, run_id))
+
+    async def retry_run(self, run_id: str, students: Sequence[Student] | None = None) -> RunRetried:
+        """As `Client.retry_run`."""
+        return await self._do(calls.retry_run(self._retries, run_id, students))
+
+    async def run(self, run_id: str) -> RunStatus:
+        """As `Client.run`."""
+        return await self._do(calls.run(self._retries, run_id))
+
+    async def run_page(
+        self, *, state: str | None = None, course: str | None = None, limit: int = calls.PAGE, after: str | None = None
+    ) -> RunPage:
+        """As `Client.run_page`."""
+        return await self._do(calls.run_page(self._retries, state=state, course=course, limit=limit, after=after))
+
+    async def job_page(
+        self, run_id: str, states: str = "all", *, limit: int = calls.PAGE, after: str | None = None
+    ) -> JobPage:
+        """As `Client.job_page`."""
+        return await self._do(calls.job_page(self._retries, run_id, states=states, limit=limit, after=after))
+
+    async def job(self, job_id: str) -> JobDetail:
+        """As `Client.job`."""
+        return await self._do(calls.job(self._retries, job_id))
+
+    async def job_log(self, job_id: str, stage: int | None = None) -> JobLog:
+        """As `Client.job_log`."""
+        return await self._do(calls.job_log(self._retries, job_id, stage))
+
+    async def workers(self) -> tuple[Worker, ...]:
+        """As `Client.workers`."""
+        return (await self._do(calls.workers(self._retries))).workers
+
+    async def drain_worker(self, worker_id: str) -> WorkerNamed:
+        """As `Client.drain_worker`."""
+        return await self._do(calls.steer_worker(self._retries, worker_id, "drain"))
+
+    async def resume_worker(self, worker_id: str) -> WorkerNamed:
+        """As `Client.resume_worker`."""
+        return await self._do(calls.steer_worker(self._retries, worker_id, "resume"))
+
+    async def health(self) -> Health:
+        """As `Client.health`."""
+        return await self._do(calls.health(self._retries))
+
+    async def courses(self) -> tuple[Course, ...]:
+        """As `Client.courses`."""
+        return (await self._do(calls.courses(self._retries))).courses
+
+    async def course(self, course_id: str) -> Course:
+        """As `Client.course`."""
+        return await self._do(calls.course(self._retries, course_id))
+
+    async def put_course(
+        self,
+        course_id: str,
+        *,
+        weight: float | None = None,
+        tokens: Sequence[str] | None = None,
+        query_tokens: Sequence[str] | None = None,
+    ) -> Course:
+        """As `Client.put_course`."""
+        return await self._do(
+            calls.put_course(self._retries, course_id, weight=weight, tokens=tokens, query_tokens=query_tokens)
+        )
+
+    async def delete_course(self, course_id: str) -> CourseNamed:
+        """As `Client.delete_course`."""
+        return await self._do(calls.delete_course(self._retries, course_id))
+
+    async def make_token(
+        self, role: str, *, course: str | None = None, label: str | None = None, expires_in: int | None = None
+    ) -> TokenMade:
+        """As `Client.make_token`."""
+        return await self._do(calls.make_token(self._retries, role, course=course, label=label, expires_in=expires_in))
+
+    async def tokens(self) -> tuple[Token, ...]:
+        """As `Client.tokens`."""
+        return (await self._do(calls.tokens(self._retries))).tokens
+
+    async def revoke_token(self, token_id: str) -> Token:
+        """As `Client.revoke_token`."""
+        return await self._do(calls.revoke_token(self._retries, token_id))
+
+    async def set_secret(self, name: str, value: str, *, course: str | None = None) -> Secret:
+        """As `Client.set_secret`."""
+        return await self._do(calls.set_secret(self._retries, name, value, course))
+
+    async def secrets(self, *, course: str | None = None) -> tuple[Secret, ...]:
+        """As `Client.secrets`."""
+        return (await self._do(calls.secrets(self._retries, course))).secrets
+
+    async def delete_secret(self, name: str, *, course: str | None = None) -> SecretNamed:
+        """As `Client.delete_secret`."""
+        return await self._do(calls.delete_secret(self._retries, name, course))
+
+    async def reseal_secrets(self) -> SecretsResealed:
+        """As `Client.reseal_secrets`."""
+        return await self._do(calls.reseal_secrets(self._retries))
+
+    async def runs(self, *, state: str | None = None, course: str | None = None) -> AsyncIterator[Run]:
+        """As `Client.runs`."""
+        after = None
+        while True:
+            page = await self.run_page(state=state, course=course, after=after)
+            for run in page.grading_runs:
+                yield run
+            if page.next is None:
+                return
+            after = page.next
+
+    async def jobs(self, run_id: str, states: str = "all") -> AsyncIterator[Job]:
+        """As `Client.jobs`."""
+        after = None
+        while True:
+            page = await self.job_page(run_id, states, after=after)
+            for job in page.jobs:
+                yield job
+            if page.next is None:
+                return
+            after = page.next
+
+    async def run_events(
+        self,
+        run_id: str,
+        *,
+        last_event_id: str | None = None,
+        patience: float | None = None,
+        on_interruption: OnInterruption | None = None,
+    ) -> AsyncIterator[RunEvent]:
+        """As `Client.run_events`."""
+        retries = self._retries if patience is None else Retries(patience=patience)
+        feed = RunFeed(run_id, retries, last_event_id=last_event_id, on_interruption=on_interruption)
+        while not feed.is_over:
+            cause: httpx.TransportError | Unavailable | None = None
+            try:
+                request = feed.request()
+                async with self._http.stream(
+                    request.method, request.path, headers=request.headers, timeout=EVENTS_TIMEOUT
+                ) as response:
+                    if not is_stream(response):
+                        await response.aread()
+                    feed.opened(response)
+                    async for chunk in response.aiter_bytes():
+                        for event in feed.take(chunk):
+                            yield event
+            except (httpx.TransportError, Unavailable) as error:
+                cause = error
+            if not feed.is_over:
+                await self._sleep(feed.interrupted(cause))
+
+    async def wait_for_run(self, run_id: str, *, patience: float | None = None) -> RunStatus:
+        """As `Client.wait_for_run`."""
+        async for event in self.run_events(run_id, patience=patience):
+            if event.run.state.ended:
+                return event.run
+        return await self.run(run_id)
+
+    async def _do(self, flow: Flow[T]) -> T:
+        reply: Reply | None = None
+        try:
+            while True:
+                step = flow.send(reply)
+                reply = await self._step(step)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def _step(self, step: Request[object] | Pause) -> Reply | None:
+        if isinstance(step, Pause):
+            await self._sleep(step.seconds)
+            return None
+        try:
+            return await self._http.request(
+                step.method, step.path, params=step.params or None, headers=step.headers, content=step.content
+            )
+        except httpx.TransportError as error:
+            return error

@@ -1,0 +1,411 @@
+"""The client for programs that wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from broadway_client import calls
+from broadway_client.calls import Config
+from broadway_client.connection import EVENTS_TIMEOUT, Connection
+from broadway_client.errors import Unavailable
+from broadway_client.events import OnInterruption, RunEvent, RunFeed, is_stream
+from broadway_client.exchange import Flow, Pause, Reply, Request, Retries, T
+from broadway_client.models import (
+    Course,
+    CourseNamed,
+    Health,
+    Job,
+    JobDetail,
+    JobLog,
+    JobPage,
+    Run,
+    RunCreated,
+    RunMoved,
+    RunPage,
+    RunRetried,
+    RunStatus,
+    Secret,
+    SecretNamed,
+    SecretsResealed,
+    Student,
+    Token,
+    TokenMade,
+    Worker,
+    WorkerNamed,
+)
+
+
+class Client:
+    """A Broadway API, one method per endpoint; close it, or use it as a context manager.
+
+    Every method may raise ClientError: Unreachable, NotBroadway, Unauthorized, Forbidden and Unavailable anywhere.
+    What may be sent twice is, for `patience` seconds while the API is away; see `calls.py` for what that is.
+
+    >>> with Client(api_url, token) as client:
+    ...     client.health().store
+    'ok'
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        ca_certificate: Path | None = None,
+        patience: float = 30.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Raises InvalidSettings. `ca_certificate`: PEM file of a private authority."""
+        self._http = httpx.Client(**Connection(url=url, token=token, ca_certificate=ca_certificate).settings())
+        self._retries = Retries(patience=patience)
+        self._sleep = sleep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def create_run(
+        self, config: Config, *, course: str | None = None, idempotency_key: str | None = None
+    ) -> RunCreated:
+        """Store a run, which then waits to be started.
+
+        `config` is an object, or JSON text. A key of its own makes a request that is repeated after a lost answer one
+        run; give one to have that across restarts of your program, too. Raises InvalidRequest with each fault's place.
+
+        >>> config = {"students": [{"NET_ID": "amy"}], "student_pipeline": [{"image": "course/grade:1"}]}
+        >>> created = client.create_run(config)
+        >>> client.run(created.grading_run_id).state
+        <RunState.READY: 'ready'>
+        >>> client.create_run({"students": []})
+        Traceback (most recent call last):
+            ...
+        broadway_client.errors.InvalidRequest: the body is not valid: $: "student_pipeline" is a required property
+        """
+        return self._do(calls.create_run(self._retries, config, course=course, idempotency_key=idempotency_key))
+
+    def start_run(self, run_id: str) -> RunMoved:
+        """Start a run. Raises InvalidRequest if it was started before.
+
+        >>> client.start_run(client.create_run(config).grading_run_id).state
+        <RunState.STUDENTS: 'students'>
+        """
+        return self._do(calls.start_run(self._retries, run_id))
+
+    def cancel_run(self, run_id: str) -> RunMoved:
+        """End a run now. Raises InvalidRequest if it has ended otherwise.
+
+        >>> client.cancel_run(client.create_run(config).grading_run_id).state
+        <RunState.CANCELLED: 'cancelled'>
+        """
+        return self._do(calls.cancel_run(self._retries, run_id))
+
+    def retry_run(self, run_id: str, students: Sequence[Student] | None = None) -> RunRetried:
+        """Try again the jobs that failed or were cancelled, or those of the students given, however they ended.
+
+        A student is given by some names and values of its roster entry. Raises InvalidRequest if the run has not ended.
+
+        >>> run_id = client.create_run(config).grading_run_id
+        >>> client.cancel_run(run_id).state
+        <RunState.CANCELLED: 'cancelled'>
+        >>> client.retry_run(run_id, [{"NET_ID": "amy"}]).jobs
+        1
+        """
+        return self._do(calls.retry_run(self._retries, run_id, students))
+
+    def run(self, run_id: str) -> RunStatus:
+        """A run's state, counts and reasons.
+
+        >>> status = client.run(ended_run)
+        >>> status.state, status.counts["succeeded"], dict(status.reasons)
+        (<RunState.FINISHED: 'finished'>, 1, {'stage_failed': 1})
+        """
+        return self._do(calls.run(self._retries, run_id))
+
+    def run_page(
+        self, *, state: str | None = None, course: str | None = None, limit: int = calls.PAGE, after: str | None = None
+    ) -> RunPage:
+        """One page of the runs, newest first; `runs` goes through all pages.
+
+        >>> page = client.run_page(state="finished", limit=1)
+        >>> [run.grading_run_id == ended_run for run in page.grading_runs]
+        [True]
+        """
+        return self._do(calls.run_page(self._retries, state=state, course=course, limit=limit, after=after))
+
+    def job_page(
+        self, run_id: str, states: str = "all", *, limit: int = calls.PAGE, after: str | None = None
+    ) -> JobPage:
+        """A run and one page of its jobs; `jobs` goes through all pages.
+
+        `states` is a job state, `all` or `unfinished`.
+
+        >>> page = client.job_page(ended_run, limit=1)
+        >>> page.jobs[0].student, page.next is None
+        ({'NET_ID': 'amy'}, False)
+        """
+        return self._do(calls.job_page(self._retries, run_id, states=states, limit=limit, after=after))
+
+    def job(self, job_id: str) -> JobDetail:
+        """All about a job but its output.
+
+        >>> job = client.job(failed_job)
+        >>> job.reason, job.info[0]["exit_code"], job.worker_hostname
+        (<Reason.STAGE_FAILED: 'stage_failed'>, 3, 'grader-1')
+        """
+        return self._do(calls.job(self._retries, job_id))
+
+    def job_log(self, job_id: str, stage: int | None = None) -> JobLog:
+        """What a job's last attempt printed; `stage` keeps one stage of it.
+
+        >>> client.job_log(failed_job).stages[0].stderr.splitlines()
+        ['ValueError: no idea']
+        """
+        return self._do(calls.job_log(self._retries, job_id, stage))
+
+    def workers(self) -> tuple[Worker, ...]:
+        """All workers.
+
+        >>> [(worker.hostname, worker.slots, worker.state.value) for worker in client.workers()]
+        [('grader-1', 2, 'alive')]
+        """
+        return self._do(calls.workers(self._retries)).workers
+
+    def drain_worker(self, worker_id: str) -> WorkerNamed:
+        """Give a worker no new jobs; it keeps what it holds. Raises NotFound.
+
+        >>> client.drain_worker(client.workers()[0].worker_id).worker_id == worker_id
+        True
+        """
+        return self._do(calls.steer_worker(self._retries, worker_id, "drain"))
+
+    def resume_worker(self, worker_id: str) -> WorkerNamed:
+        """Give a worker jobs again, also one in quarantine. Raises NotFound.
+
+        >>> client.resume_worker(worker_id).worker_id == worker_id
+        True
+        """
+        return self._do(calls.steer_worker(self._retries, worker_id, "resume"))
+
+    def health(self) -> Health:
+        """Whether the API works. Raises Unavailable if its store does not answer.
+
+        >>> client.health().store
+        'ok'
+        """
+        return self._do(calls.health(self._retries))
+
+    def courses(self) -> tuple[Course, ...]:
+        """All courses; operators only, as with all calls about courses and tokens.
+
+        >>> course = client.put_course("cs225")
+        >>> "cs225" in [course.course for course in client.courses()]
+        True
+        """
+        return self._do(calls.courses(self._retries)).courses
+
+    def course(self, course_id: str) -> Course:
+        """One course. Raises NotFound.
+
+        >>> client.course("nobody")
+        Traceback (most recent call last):
+            ...
+        broadway_client.errors.NotFound: there is no course nobody
+        """
+        return self._do(calls.course(self._retries, course_id))
+
+    def put_course(
+        self,
+        course_id: str,
+        *,
+        weight: float | None = None,
+        tokens: Sequence[str] | None = None,
+        query_tokens: Sequence[str] | None = None,
+    ) -> Course:
+        """Make a course, or change what is given of one.
+
+        `weight` is its share of the fleet against those of the other courses; `tokens` and `query_tokens` replace its
+        configured admin and query tokens. Those of `make_token` are better: only they can expire.
+
+        >>> client.put_course("cs241", weight=2).weight
+        2
+        """
+        return self._do(
+            calls.put_course(self._retries, course_id, weight=weight, tokens=tokens, query_tokens=query_tokens)
+        )
+
+    def delete_course(self, course_id: str) -> CourseNamed:
+        """Take a course away, and revoke the tokens made for it; its runs go on. Raises NotFound.
+
+        >>> client.delete_course("cs241").course
+        'cs241'
+        """
+        return self._do(calls.delete_course(self._retries, course_id))
+
+    def make_token(
+        self, role: str, *, course: str | None = None, label: str | None = None, expires_in: int | None = None
+    ) -> TokenMade:
+        """Make a token; `expires_in` is in seconds. Its text is in this answer and nowhere else.
+
+        Not repeated after an answer that got lost: see `tokens` for what was made, revoke it, and make another.
+
+        >>> made = client.make_token("query", course="cs225", label="status page", expires_in=3600)
+        >>> Client(api_url, made.token).run_page().grading_runs
+        ()
+        """
+        return self._do(calls.make_token(self._retries, role, course=course, label=label, expires_in=expires_in))
+
+    def tokens(self) -> tuple[Token, ...]:
+        """The tokens that were made, without their texts.
+
+        >>> [(token.role.value, token.label, token.state) for token in client.tokens()]
+        [('query', 'status page', 'valid')]
+        """
+        return self._do(calls.tokens(self._retries)).tokens
+
+    def revoke_token(self, token_id: str) -> Token:
+        """Revoke a token; it is refused within two seconds. Raises NotFound.
+
+        >>> client.revoke_token(made.token_id).state
+        'revoked'
+        """
+        return self._do(calls.revoke_token(self._retries, token_id))
+
+    def set_secret(self, name: str, value: str, *, course: str | None = None) -> Secret:
+        """Set or replace a secret of a course.
+
+        >>> client.set_secret("DEPLOY_KEY", "not told again").name
+        'DEPLOY_KEY'
+        """
+        return self._do(calls.set_secret(self._retries, name, value, course))
+
+    def secrets(self, *, course: str | None = None) -> tuple[Secret, ...]:
+        """The names of a course's secrets; no call tells a value.
+
+        >>> [secret.name for secret in client.secrets()]
+        ['DEPLOY_KEY']
+        """
+        return self._do(calls.secrets(self._retries, course)).secrets
+
+    def delete_secret(self, name: str, *, course: str | None = None) -> SecretNamed:
+        """Delete a secret. Raises NotFound.
+
+        >>> client.delete_secret("DEPLOY_KEY").name
+        'DEPLOY_KEY'
+        """
+        return self._do(calls.delete_secret(self._retries, name, course))
+
+    def reseal_secrets(self) -> SecretsResealed:
+        """Seal every secret with the API's newest key; operators only.
+
+        >>> client.reseal_secrets().secrets
+        0
+        """
+        return self._do(calls.reseal_secrets(self._retries))
+
+    def runs(self, *, state: str | None = None, course: str | None = None) -> Iterator[Run]:
+        """All runs, newest first, read page by page.
+
+        >>> [run.grading_run_id == ended_run for run in client.runs(state="finished")]
+        [True]
+        """
+        after = None
+        while True:
+            page = self.run_page(state=state, course=course, after=after)
+            yield from page.grading_runs
+            if page.next is None:
+                return
+            after = page.next
+
+    def jobs(self, run_id: str, states: str = "all") -> Iterator[Job]:
+        """A run's jobs in roster order, read page by page.
+
+        >>> [(job.student["NET_ID"], job.state.value) for job in client.jobs(ended_run)]
+        [('amy', 'succeeded'), ('bob', 'failed')]
+        """
+        after = None
+        while True:
+            page = self.job_page(run_id, states, after=after)
+            yield from page.jobs
+            if page.next is None:
+                return
+            after = page.next
+
+    def run_events(
+        self,
+        run_id: str,
+        *,
+        last_event_id: str | None = None,
+        patience: float | None = None,
+        on_interruption: OnInterruption | None = None,
+    ) -> Iterator[RunEvent]:
+        """A run as it is now and after each change, until it has ended; goes on where it was after interruptions.
+
+        `patience`: seconds that the API may be away at a time. Nothing comes if the run had ended at `last_event_id`.
+
+        >>> [event.run.state for event in client.run_events(ended_run)]
+        [<RunState.FINISHED: 'finished'>]
+        """
+        retries = self._retries if patience is None else Retries(patience=patience)
+        feed = RunFeed(run_id, retries, last_event_id=last_event_id, on_interruption=on_interruption)
+        while not feed.is_over:
+            cause: httpx.TransportError | Unavailable | None = None
+            try:
+                request = feed.request()
+                with self._http.stream(
+                    request.method, request.path, headers=request.headers, timeout=EVENTS_TIMEOUT
+                ) as response:
+                    if not is_stream(response):
+                        response.read()
+                    feed.opened(response)
+                    for chunk in response.iter_bytes():
+                        yield from feed.take(chunk)
+            except (httpx.TransportError, Unavailable) as error:
+                cause = error
+            if not feed.is_over:
+                self._sleep(feed.interrupted(cause))
+
+    def wait_for_run(self, run_id: str, *, patience: float | None = None) -> RunStatus:
+        """The run once it has ended.
+
+        >>> client.wait_for_run(ended_run).success
+        True
+        """
+        for event in self.run_events(run_id, patience=patience):
+            if event.run.state.ended:
+                return event.run
+        return self.run(run_id)
+
+    def _do(self, flow: Flow[T]) -> T:
+        reply: Reply | None = None
+        try:
+            while True:
+                step = flow.send(reply)
+                reply = self._step(step)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _step(self, step: Request[object] | Pause) -> Reply | None:
+        if isinstance(step, Pause):
+            self._sleep(step.seconds)
+            return None
+        try:
+            return self._http.request(
+                step.method, step.path, params=step.params or None, headers=step.headers, content=step.content
+            )
+        except httpx.TransportError as error:
+            return error
