@@ -101,6 +101,7 @@ def policy_of(config: ApiConfig) -> Policy:
         heartbeat_interval=config.heartbeat_interval,
         lease=timedelta(seconds=config.lease),
         job_max_attempts=config.job_max_attempts,
+        express_max_jobs=config.express_max_jobs,
         quarantine_after=config.quarantine_after,
         quarantine_pause=timedelta(seconds=config.quarantine_seconds),
         run_retention=timedelta(days=config.run_retention_days) if config.run_retention_days else None,

@@ -21,10 +21,19 @@ QUEUE_EMPTY_CODE = 498
 
 ENVIRONMENT_PREFIX = "BROADWAY_"
 
+#: As the API takes it in what a stage requires.
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}(=[A-Za-z0-9._/-]{0,63})?")
 
-def option(default: Any, text: str, *, choices: Sequence[str] = (), flag: str | None = None) -> Any:
-    """One option: its default, its help, the values it may have and its flag (made from its name if not given)."""
-    return dataclasses.field(default=default, metadata={"help": text, "choices": tuple(choices), "flag": flag})
+
+def option(
+    default: Any, text: str, *, choices: Sequence[str] = (), flag: str | None = None, repeatable: bool = False
+) -> Any:
+    """One option: its default, its help, the values it may have and its flag (made from its name if not given).
+
+    A repeatable one has commas between the values of its flags.
+    """
+    metadata = {"help": text, "choices": tuple(choices), "flag": flag, "repeatable": repeatable}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,7 +69,9 @@ class Options:
         text = f"{field.metadata['help']}\n[{environment_name(field.name)}{shown}]"
         # %: argparse formats its help texts.
         settings: dict[str, Any] = {"dest": field.name, "default": None, "help": text.replace("%", "%%")}
-        if get_type_hints(cls)[field.name] is bool:
+        if field.metadata["repeatable"]:
+            parser.add_argument(flag_name(field), metavar=field.name.upper(), action="append", **settings)
+        elif get_type_hints(cls)[field.name] is bool:
             parser.add_argument(flag_name(field), action=argparse.BooleanOptionalAction, **settings)
         elif flag_name(field).startswith("-"):
             parser.add_argument(flag_name(field), metavar=field.name.upper(), **settings)
@@ -84,6 +95,8 @@ class Options:
         values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             source, value = flag_name(field) or field.name, given[field.name]
+            if isinstance(value, list):
+                value = ",".join(value)
             if value is None and environment.get(environment_name(field.name), "") != "":
                 source, value = environment_name(field.name), environment[environment_name(field.name)]
             if value is not None:
@@ -146,6 +159,9 @@ class ApiConfig(Options):
         "seconds after which a job whose worker was not heard of is queued again;\n0: three heartbeat intervals",
     )
     job_max_attempts: int = option(3, "how often a job is handed out before an infrastructure fault fails it")
+    express_max_jobs: int = option(
+        5, "runs of at most so many jobs go before larger ones, in three of four turns at most;\n0: no run does"
+    )
     quarantine_after: int = option(
         3, "infrastructure faults in a row after which a worker gets no jobs but, now and then, one as a probe"
     )
@@ -183,6 +199,7 @@ class ApiConfig(Options):
             _check_network("--trusted-proxies", proxy)
         _check_range("--auth-failures-per-minute", self.auth_failures_per_minute, 1, 1_000_000)
         _check_range("--port", self.port, 0, 65535)
+        _check_range("--express-max-jobs", self.express_max_jobs, 0, 2**31)
         _check_range("--run-retention-days", self.run_retention_days, 0, 36_500)
         _check_range("--max-stages", self.max_stages, 1, 100)
         _check_range("--max-env-entries", self.max_env_entries, 1, 1_000)
@@ -310,12 +327,20 @@ class GraderConfig(Options):
     self_test_python_image: str = option(
         "python:3-slim", "image that the rest of --self-test runs in; needs python3 and coreutils"
     )
+    label: str = option(
+        "",
+        "what this machine has that jobs may require, such as gpu or arch=arm64; may be given several times,\n"
+        "or with commas between",
+        repeatable=True,
+    )
     poll_wait: int = option(20, "seconds that the API is asked to hold a poll until there is work")
 
     def check(self) -> None:
         if not self.token and not self.self_test:
             raise ValueError(f"no cluster token: give it as the first argument or in {environment_name('token')}")
         check_token(self.token)
+        if len(self.labels) > 64:
+            raise ValueError(f"--label: {len(self.labels)} labels are more than the 64 that the API takes")
         _check_range("--slots", self.slots, 0, 1024)
         _check_range("--max-log-bytes", self.max_log_bytes, 1024, 2**30)
         _check_range("--max-results-bytes", self.max_results_bytes, 1024, 2_000_000)
@@ -330,6 +355,20 @@ class GraderConfig(Options):
             raise ValueError("--no-allow-root-stages and --stage-user image contradict: an image's user is often root")
         if self.oci_runtime and self.runtime == "sandbox":
             raise ValueError("--oci-runtime is the Docker Engine's; with --runtime sandbox nothing would use it")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels by name; a label without a value has an empty one. Raises ValueError."""
+        labels: dict[str, str] = {}
+        for label in filter(None, (text.strip() for text in self.label.split(","))):
+            if not _LABEL.fullmatch(label):
+                raise ValueError(
+                    f"--label: {label[:80]!r} is no label: gpu or arch=arm64 would be; letters, digits and ._/-"
+                )
+            name, _, value = label.partition("=")
+            if labels.setdefault(name, value) != value:
+                raise ValueError(f"--label: {name} has two values, {labels[name]!r} and {value!r}")
+        return labels
 
     @property
     def slot_count(self) -> int:

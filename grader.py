@@ -66,7 +66,7 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
                 slots=config.slot_count,
                 runtime=runtime.name,
                 version=__version__,
-                labels={"self_test": shown},
+                labels=config.labels | {"self_test": shown},
             )
             spool, ids = directory.spool, directory.worker_ids
             membership = Membership(client, details, ids, backoff)

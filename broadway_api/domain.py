@@ -285,14 +285,25 @@ class RunProgress:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Stranded:
+    """Queued jobs that no worker can run."""
+
+    requirement: str
+    jobs: int
+    message: str  # for people: what is missing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunSummary:
     """A run and what its jobs amount to."""
 
     run: Run
     counts: Mapping[JobState, int]
     reasons: Mapping[Reason, int]
+    queued: Mapping[JobType, int]  # how many of each type; no zeros
     pre_processing_job: Job | None
     post_processing_job: Job | None
+    stranded: tuple[Stranded, ...] = ()  # what no worker can run; a store knows of none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

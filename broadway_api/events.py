@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Protocol
+
+from broadway_api import capabilities
 
 
 class SharedQueue(Protocol):
     """The part of the store that the watchers need."""
 
-    async def queue_depth(self, limit: int | None = None) -> int:
-        """How many jobs are queued, counted no further than the limit."""
+    async def queued_requirements(self, limit: int) -> Mapping[str, int]:
+        """What queued jobs require, with how many those are, counted no further than the limit."""
         ...
 
     async def jobs_queued_elsewhere(self) -> None:
@@ -25,11 +28,20 @@ class SharedQueue(Protocol):
         ...
 
 
+class Place(asyncio.Event):
+    """Where one waits: set when there may be a job for it."""
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        super().__init__()
+        self.labels = labels
+        self.woken_for = capabilities.NOTHING  # what the job requires that it was woken for
+
+
 class WakeUps:
     """Those who wait for jobs, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[asyncio.Event, None] = OrderedDict()
+        self._waiting: OrderedDict[Place, None] = OrderedDict()
         self._closed = False
 
     def __len__(self) -> int:
@@ -41,29 +53,34 @@ class WakeUps:
         return self._closed
 
     @contextmanager
-    def place(self) -> Iterator[asyncio.Event]:
+    def place(self, labels: Mapping[str, str]) -> Iterator[Place]:
         """A place in the line. Take it before asking the store, or what happens in between goes unnoticed."""
-        event = asyncio.Event()
-        self._waiting[event] = None
+        place = Place(labels)
+        self._waiting[place] = None
         try:
-            yield event
+            yield place
         except BaseException:
-            if event.is_set():  # it leaves without asking the store: its wake-up goes to the next
-                self.jobs_queued(1)
+            if place.is_set():  # it leaves without asking the store: its wake-up goes to the next
+                self.jobs_queued({place.woken_for: 1})
             raise
         finally:
-            self._waiting.pop(event, None)
+            self._waiting.pop(place, None)
 
-    def jobs_queued(self, number: int) -> None:
-        """Wake as many as there are new jobs, the longest waiting first."""
-        for _ in range(min(number, len(self._waiting))):
-            event, _ = self._waiting.popitem(last=False)
-            event.set()
+    def jobs_queued(self, numbers: Mapping[str, int]) -> None:
+        """Wake as many as there are new jobs, by what these require: those who can run them, longest waiting first."""
+        for required, number in numbers.items():
+            fit = (place for place in self._waiting if capabilities.fits(place.labels, required))
+            for place in list(islice(fit, number)):
+                del self._waiting[place]
+                place.woken_for = required
+                place.set()
 
     def close(self) -> None:
         """Wake all, for good: the server is stopping."""
         self._closed = True
-        self.jobs_queued(len(self._waiting))
+        for place in self._waiting:
+            place.set()
+        self._waiting.clear()
 
 
 async def watch_queue(store: SharedQueue, wake_ups: WakeUps, *, seconds: float = 1.0) -> None:
@@ -71,7 +88,7 @@ async def watch_queue(store: SharedQueue, wake_ups: WakeUps, *, seconds: float =
     while True:
         await asyncio.sleep(seconds)
         if waiting := len(wake_ups):
-            wake_ups.jobs_queued(await store.queue_depth(limit=waiting))
+            wake_ups.jobs_queued(await store.queued_requirements(limit=waiting))
 
 
 async def listen_for_jobs(store: SharedQueue, wake_ups: WakeUps) -> None:
@@ -79,4 +96,4 @@ async def listen_for_jobs(store: SharedQueue, wake_ups: WakeUps) -> None:
     while True:
         await store.jobs_queued_elsewhere()
         if waiting := len(wake_ups):
-            wake_ups.jobs_queued(await store.queue_depth(limit=waiting))
+            wake_ups.jobs_queued(await store.queued_requirements(limit=waiting))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,8 +25,8 @@ from broadway_api.vault import Vault
 
 logger = logging.getLogger(__name__)
 
-#: Workers whose owners are kept at hand.
-KNOWN_OWNERS = 4_096
+#: Workers of which is kept at hand what never changes of them.
+KNOWN_WORKERS = 4_096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +65,7 @@ class Fleet:
         self._settler = settler
         self._wake_ups = wake_ups
         self._now = now
-        self._owners: OrderedDict[str, str | None] = OrderedDict()
+        self._workers: OrderedDict[str, Worker] = OrderedDict()
 
     async def register(
         self,
@@ -109,7 +109,7 @@ class Fleet:
         """
         await self._check_owner(worker_id, by)
         lost = await self._store.deregister_worker(worker_id, self._now(), crashed=crashed)
-        self._wake_ups.jobs_queued(sum(job.state is JobState.QUEUED for job in lost))
+        self._wake_ups.jobs_queued(Counter(job.requirement for job in lost if job.state is JobState.QUEUED))
         logger.info("worker %s %s, it held %d jobs", worker_id, "crashed" if crashed else "deregistered", len(lost))
         for run_id in {job.run_id for job in lost if job.state.ended}:
             await self._settler.settle_or_leave(run_id)
@@ -129,9 +129,10 @@ class Fleet:
         the worker next asks.
         """
         await self._check_owner(worker_id, by)
+        labels = (await self._known_worker(worker_id)).labels
         deadline = asyncio.get_running_loop().time() + wait
         while True:
-            with self._wake_ups.place() as woken:
+            with self._wake_ups.place(labels) as woken:
                 jobs = await self._store.claim_jobs(worker_id, slots, self._now(), self._policy.lease, holding=holding)
                 handouts = [handout for job in jobs if (handout := await self._handout_or_fail(job, worker_id))]
                 if handouts:
@@ -167,21 +168,24 @@ class Fleet:
         if result.reason and result.reason.is_infrastructure:
             await self._note_fault(job, claim.worker_id, result.reason)
         if job.state is JobState.QUEUED:
-            self._wake_ups.jobs_queued(1)
+            self._wake_ups.jobs_queued({job.requirement: 1})
         if finished.phase_over:
             await self._settler.settle_or_leave(job.run_id)
         return job.state
 
     async def _check_owner(self, worker_id: str, by: Principal) -> None:
-        """Raises UnknownWorker unless the worker is theirs. Asks the store once for each worker: it never changes."""
-        if by.role is Role.OPERATOR:
-            return
-        if worker_id not in self._owners:
-            self._owners[worker_id] = (await self._store.worker(worker_id)).owner
-            if len(self._owners) > KNOWN_OWNERS:
-                self._owners.popitem(last=False)
-        if not by.speaks_for(self._owners[worker_id]):
+        """Raises UnknownWorker unless the worker is theirs."""
+        if by.role is not Role.OPERATOR and not by.speaks_for((await self._known_worker(worker_id)).owner):
             raise UnknownWorker(worker_id)
+
+    async def _known_worker(self, worker_id: str) -> Worker:
+        """The worker as it was once: its owner and labels never change. Raises UnknownWorker if it never was seen."""
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            worker = self._workers[worker_id] = await self._store.worker(worker_id)
+            if len(self._workers) > KNOWN_WORKERS:
+                self._workers.popitem(last=False)
+        return worker
 
     async def _note_fault(self, job: Job, worker_id: str, reason: Reason) -> None:
         """Count an infrastructure fault against its worker, unless the run may be to blame.

@@ -7,7 +7,7 @@ import json
 import re
 from datetime import datetime
 
-from broadway_api import bounds, environment, ids, json_body, runconfig
+from broadway_api import bounds, capabilities, environment, ids, json_body, runconfig
 from broadway_api.domain import DEFAULT_COURSE, Env, IdempotencyKey, Job, JobType, Run
 from broadway_api.errors import Fault
 from broadway_api.policy import Policy
@@ -16,6 +16,9 @@ from broadway_api.schemas import RunConfigValidator, refuse_if_any
 #: The largest run config without its students, in characters. MongoDB keeps it in no more than 16 MiB, and a character
 #: can take three bytes.
 MAX_RECORD = 4_000_000
+
+#: Of the jobs of a run that is small.
+EXPRESS_PRIORITY = 1
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -27,8 +30,13 @@ class Intake:
         self._policy = policy
         self._validator = RunConfigValidator(policy)
 
-    def plan(self, body: bytes, now: datetime, *, course: str = DEFAULT_COURSE) -> tuple[Run, list[Job]]:
-        """A new run and its jobs, `waiting`, in the order of their `seq`. Raises NotJson, InvalidInput."""
+    def plan(
+        self, body: bytes, now: datetime, *, course: str = DEFAULT_COURSE, priority: int | None = None
+    ) -> tuple[Run, list[Job]]:
+        """A new run and its jobs, `waiting`, in the order of their `seq`. Raises NotJson, InvalidInput.
+
+        Without a `priority` it is EXPRESS_PRIORITY for a small run, else 0.
+        """
         data = json_body.parse(body)
         self._validator.check(data)
         config = runconfig.from_json(data)
@@ -38,7 +46,10 @@ class Intake:
         refuse_if_any(bounds.size_faults(config, roster, self._policy))
         if len(json.dumps(runconfig.to_json(config), ensure_ascii=False)) > MAX_RECORD:
             refuse_if_any(iter([Fault(path="$", message=f"more than {MAX_RECORD} characters without its students")]))
-        run = Run(id=ids.new_id(), course=course, config=config, created_at=now)
+        if priority is None:
+            number = len(roster) + bool(config.pre_processing_pipeline) + bool(config.post_processing_pipeline)
+            priority = EXPRESS_PRIORITY if number <= self._policy.express_max_jobs else 0
+        run = Run(id=ids.new_id(), course=course, priority=priority, config=config, created_at=now)
         jobs = [self._job(run, JobType.STUDENT, seq, entry) for seq, entry in enumerate(roster, start=1)]
         if config.pre_processing_pipeline:
             jobs.insert(0, self._job(run, JobType.PRE_PROCESSING, 0))
@@ -53,14 +64,17 @@ class Intake:
             type=job_type,
             seq=seq,
             student=student,
+            priority=run.priority,
+            requirement=capabilities.requirement_of(run.config, job_type),
             attempt_limit=self._policy.job_max_attempts,
         )
 
 
-def idempotency_key(key: str | None, body: bytes) -> IdempotencyKey | None:
-    """The value of an `Idempotency-Key` header with the digest of the body it came with. Raises InvalidInput."""
+def idempotency_key(key: str | None, body: bytes, *, priority: int | None = None) -> IdempotencyKey | None:
+    """The value of an `Idempotency-Key` header with the digest of what it came with. Raises InvalidInput."""
     if key is None:
         return None
     if not _KEY.fullmatch(key):
         refuse_if_any(iter([Fault(path="Idempotency-Key", message="must be 1 to 255 visible ASCII characters")]))
-    return IdempotencyKey(key=key, fingerprint=hashlib.sha256(body).hexdigest())
+    asked = b"" if priority is None else b"?priority=%d" % priority
+    return IdempotencyKey(key=key, fingerprint=hashlib.sha256(body + asked).hexdigest())

@@ -13,6 +13,7 @@ class Policy:
     heartbeat_interval: int = 10  # seconds between a worker's heartbeats
     lease: timedelta = timedelta(seconds=30)  # of a claim, from the last heartbeat
     job_max_attempts: int = 3
+    express_max_jobs: int = 5  # of a run whose jobs go first; 0: of none
     max_students: int = 50_000  # of a run
     max_stages: int = 20  # of a pipeline
     max_env_entries: int = 250  # of a run, a stage, a student

@@ -25,6 +25,7 @@ from broadway_api.domain import (
     StageLog,
 )
 from broadway_api.errors import (
+    Forbidden,
     InvalidInput,
     JobNotFound,
     NothingToRetry,
@@ -40,8 +41,9 @@ from broadway_api.policy import Policy
 from broadway_api.schemas import MAX_FAULTS
 from broadway_api.settling import Settler
 from broadway_api.store.port import Store
-from broadway_api.tenants import Principal
+from broadway_api.tenants import Principal, Role
 from broadway_api.vault import Vault
+from broadway_api.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class Runs:
         settler: Settler,
         wake_ups: WakeUps,
         access: Access,
+        waiting: Waiting,
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -78,19 +81,30 @@ class Runs:
         self._settler = settler
         self._wake_ups = wake_ups
         self._access = access
+        self._waiting = waiting
         self._now = now
         self._intake = Intake(policy)
 
     async def create(
-        self, body: bytes, idempotency: IdempotencyKey | None = None, *, course: str | None = None, by: Principal
+        self,
+        body: bytes,
+        idempotency: IdempotencyKey | None = None,
+        *,
+        course: str | None = None,
+        priority: int | None = None,
+        by: Principal,
     ) -> str:
         """Keep a new run as its course wrote it; return its id.
 
-        It belongs to `course`, or if none is named to that of the one who asks, or else to the default course. Raises
-        NotJson, InvalidInput, IdempotencyMismatch, CourseNotFound.
+        It belongs to `course`, or if none is named to that of the one who asks, or else to the default course. The
+        `priority` is the operator's to say. Raises NotJson, InvalidInput, IdempotencyMismatch, CourseNotFound,
+        Forbidden.
         """
+        if priority is not None and by.role is not Role.OPERATOR:
+            raise Forbidden(by.role)
         owner = await self._access.course_of(by, course)
-        run, jobs = await _beside_loop(len(body), partial(self._intake.plan, course=owner), body, self._now())
+        plan = partial(self._intake.plan, course=owner, priority=priority)
+        run, jobs = await _beside_loop(len(body), plan, body, self._now())
         if faults := await self._vault.missing(run.course, run.config):
             raise InvalidInput(faults[:MAX_FAULTS], more=len(faults[MAX_FAULTS:]))
         run_id = await self._store.create_run(run, jobs, idempotency=idempotency)
@@ -150,7 +164,7 @@ class Runs:
         summary = await self._store.run_summary(run_id)
         if not by.sees(summary.run.course):
             raise RunNotFound(run_id)
-        return summary
+        return await self._waiting.with_stranded(summary)
 
     async def newest(
         self, *, state: RunState | None, course: str | None, limit: int, after: str | None, by: Principal
@@ -235,7 +249,7 @@ def _is_to_retry(job: Job, students: Sequence[Mapping[str, Any]] | None) -> bool
 
 def _version(summary: RunSummary) -> str:
     """Names what a summary says: the same again, after a restart or from another process, has the same name."""
-    text = repr((summary.run.state, sorted(summary.counts.items()), sorted(summary.reasons.items())))
+    text = repr((summary.run.state, sorted(summary.counts.items()), sorted(summary.reasons.items()), summary.stranded))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -197,6 +197,21 @@ def stage_env_schema(policy: Policy) -> Schema:
     }
 
 
+#: A label as it is required: a name, or a name with a value. A requirement is some of them with commas between them.
+_LABEL = "^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}(=[A-Za-z0-9._/-]{0,63})?$"
+
+REQUIRE: Schema = {
+    "title": "Requirement",
+    "description": "labels that the worker must have: `gpu` with any value, `arch=arm64` with that one",
+    "type": "array",
+    "maxItems": 8,
+    "items": {"type": "string", "pattern": _LABEL},
+}
+
+#: Of runs; 0 is that of any other run.
+MIN_PRIORITY, MAX_PRIORITY = -10, 10
+
+
 def stage_schema(policy: Policy) -> Schema:
     """A stage, within what the cluster allows."""
     return {
@@ -239,6 +254,7 @@ def stage_schema(policy: Policy) -> Schema:
             "user": {"type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]+)?$"},
             "working_dir": {"type": "string", "maxLength": 4_096, "pattern": "^/[^\\u0000]*$"},
             "privileged": _flag(allowed=policy.allow_privileged),
+            "require": REQUIRE,
             "results": {
                 "description": "it writes /job/results.json, which is read when it has ended",
                 "type": "boolean",
@@ -276,6 +292,7 @@ def run_config_schema(policy: Policy) -> Schema:
             "pre_processing_pipeline": pipeline,
             "post_processing_pipeline": pipeline,
             "env": env,
+            "require": REQUIRE,
         },
         "additionalProperties": False,
     }

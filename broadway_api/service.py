@@ -19,6 +19,7 @@ from broadway_api.settling import Settler
 from broadway_api.store.port import Store
 from broadway_api.tenancy import Tenancy
 from broadway_api.vault import Vault
+from broadway_api.waiting import Waiting
 
 
 class Service:
@@ -41,6 +42,7 @@ class Service:
         self._clock = clock
         self.access = Access(store, cluster_tokens, clock)
         self.tenancy = Tenancy(store, self.access, clock)
+        self.waiting = Waiting(store, policy, now=clock)
         known = KnownRuns(store)
         self.runs = Runs(
             store,
@@ -50,6 +52,7 @@ class Service:
             settler=self.settler,
             wake_ups=self.wake_ups,
             access=self.access,
+            waiting=self.waiting,
             now=clock,
         )
         self.fleet = Fleet(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from broadway_api import lifecycle
+from broadway_api import capabilities, lifecycle
 from broadway_api.errors import StoreError
 from broadway_api.events import WakeUps
 from broadway_api.store.port import Store
@@ -24,10 +24,12 @@ class Settler:
 
     async def settle(self, run_id: str) -> None:
         """Take every step that a run is due. Any number of callers may do so at once, and after any crash."""
-        while step := lifecycle.next_step(await self._store.run_progress(run_id)):
+        while step := lifecycle.next_step(progress := await self._store.run_progress(run_id)):
             match step:
                 case lifecycle.OpenPhase(job_type=job_type):
-                    self._wake_ups.jobs_queued(await self._store.open_phase(run_id, job_type, self._now()))
+                    number = await self._store.open_phase(run_id, job_type, self._now())
+                    required = capabilities.requirement_of(progress.run.config, job_type)
+                    self._wake_ups.jobs_queued({required: number})
                 case lifecycle.Advance(leaving=leaving, to=to):
                     if await self._store.advance_run(run_id, leaving=leaving, to=to, now=self._now()):
                         logger.info("run %s: %s → %s", run_id, leaving, to)

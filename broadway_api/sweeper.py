@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -97,7 +98,7 @@ class Sweeper:
         lost = await self._store.expire_leases(now, self._policy.lease)
         for job in lost:
             logger.warning("job %s of run %s lost by worker %s: %s", job.job_id, job.run_id, job.worker_id, job.state)
-        self._wake_ups.jobs_queued(sum(job.state is JobState.QUEUED for job in lost))
+        self._wake_ups.jobs_queued(Counter(job.requirement for job in lost if job.state is JobState.QUEUED))
         for worker_id in {job.worker_id for job in lost}:
             await self._store.strike_worker(
                 worker_id, now, limit=self._policy.quarantine_after, pause=self._policy.quarantine_pause

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from broadway_api import results, runconfig
+from broadway_api import capabilities, results, runconfig
 from broadway_api.domain import (
     Claim,
     Job,
@@ -142,7 +143,7 @@ def handout_to_json(
     data: Json = {
         "job_id": job.id,
         "stages": [
-            runconfig.stage_to_json(stage, env=env) | ({"secrets": list(names)} if names else {})
+            runconfig.stage_to_json(replace(stage, require=()), env=env) | ({"secrets": list(names)} if names else {})
             for stage, env, names in stages
         ],
         "attempt": job.attempt,
@@ -173,6 +174,7 @@ def run_to_json(run: Run) -> Json:
         "grading_run_id": run.id,
         "course": run.course,
         "state": run.state,
+        "priority": run.priority,
         "success": run.state is RunState.FINISHED if run.state.ended else None,
         "created_at": timestamp(run.created_at),
         "started_at": timestamp(run.started_at),
@@ -185,6 +187,14 @@ def summary_to_json(summary: RunSummary, now: datetime) -> Json:
     return run_to_json(summary.run) | {
         "counts": {state.value: summary.counts.get(state, 0) for state in JobState},
         "reasons": {reason.value: number for reason, number in summary.reasons.items()},
+        "stranded": [
+            {
+                "require": capabilities.labels_in(stranded.requirement),
+                "jobs": stranded.jobs,
+                "message": stranded.message,
+            }
+            for stranded in summary.stranded
+        ],
         "eta_seconds": _eta(summary, now),
         "pre_processing_job": _end_job(summary.pre_processing_job),
         "post_processing_job": _end_job(summary.post_processing_job),
@@ -222,10 +232,25 @@ def job_to_json(job: Job, *, worker_ids: bool = True) -> Json:
     }
 
 
-def job_detail_to_json(job: Job, config: RunConfig, hostnames: Mapping[str, str], *, worker_ids: bool = True) -> Json:
-    """Everything about a job but its output; `hostnames` of the workers that are still known."""
+def job_detail_to_json(
+    job: Job,
+    config: RunConfig,
+    hostnames: Mapping[str, str],
+    *,
+    position: int | None,
+    stranded: str | None,
+    worker_ids: bool = True,
+) -> Json:
+    """Everything about a job but its output; `hostnames` of the workers that are still known.
+
+    `position` in the queue, `stranded`: why nobody can run it.
+    """
     return job_to_json(job, worker_ids=worker_ids) | {
         "grading_run_id": job.run_id,
+        "priority": job.priority,
+        "require": capabilities.labels_in(job.requirement),
+        "position": position,
+        "stranded": stranded,
         "worker_hostname": hostnames.get(job.worker_id or ""),
         "pipeline": [runconfig.stage_to_json(stage) for stage in config.pipeline(job.type)],
         "results": None if job.results is None else dict(job.results),

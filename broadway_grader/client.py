@@ -88,7 +88,7 @@ class ApiClient:
         self, *, hostname: str, slots: int, runtime: str, version: str, labels: Mapping[str, str]
     ) -> Registration:
         """Register as a new worker. Raises Unauthorized if the cluster token is refused."""
-        body = {"hostname": hostname, "slots": slots, "runtime": runtime, "version": version, "labels": labels}
+        body = {"hostname": hostname, "slots": slots, "runtime": runtime, "version": version, "labels": dict(labels)}
         response = await self._send("POST", "worker_register", body=body)
         if response.status_code == 401:
             raise Unauthorized

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -61,6 +62,8 @@ STATUS_CODES: tuple[tuple[type[Exception], int], ...] = (
     (Rejected, 400),
     (StoreError, 503),
 )
+
+_WHOLE_NUMBER = re.compile(r"-?[0-9]+")
 
 #: Seconds after which a client may try again when the store could not be reached.
 RETRY_AFTER = 5
@@ -255,7 +258,7 @@ class ApiHandler(RequestHandler):
         if text is None:
             return default
         # Its length first: Python converts no more than 4,300 digits.
-        if len(text) > 20 or not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
+        if len(text) > 20 or not _WHOLE_NUMBER.fullmatch(text) or not least <= int(text) <= most:
             refuse(name, f"{text[:40]!r} is not a whole number between {least} and {most}")
         return int(text)
 

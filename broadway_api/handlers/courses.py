@@ -11,7 +11,7 @@ from tornado.iostream import StreamClosedError
 from broadway_api import intake, wire
 from broadway_api.domain import JobState, RunState
 from broadway_api.handlers.base import CHANGERS, READERS, ApiHandler, refuse
-from broadway_api.schemas import RETRY, Validator
+from broadway_api.schemas import MAX_PRIORITY, MIN_PRIORITY, RETRY, Validator
 
 _retry = Validator(RETRY)
 
@@ -29,10 +29,10 @@ class RunsHandler(ApiHandler):
 
     async def post(self) -> None:
         body = self.body()
-        key = intake.idempotency_key(self.request.headers.get("Idempotency-Key"), body)
-        run_id = await self.service.runs.create(
-            body, key, course=self.get_query_argument("course", None), by=self.principal
-        )
+        priority = self.integer_argument("priority", None, least=MIN_PRIORITY, most=MAX_PRIORITY)
+        key = intake.idempotency_key(self.request.headers.get("Idempotency-Key"), body, priority=priority)
+        course = self.get_query_argument("course", None)
+        run_id = await self.service.runs.create(body, key, course=course, priority=priority, by=self.principal)
         self.succeed({"grading_run_id": run_id})
 
     async def get(self) -> None:

@@ -115,7 +115,17 @@ class JobHandler(WorkerHandler):
         job, config, hostnames = await self.service.runs.job(
             self.checked_id(job_id, "grading job id"), by=self.principal
         )
-        self.succeed(wire.job_detail_to_json(job, config, hostnames, worker_ids=self.principal.sees_worker_ids))
+        position, stranded = await self.service.waiting.place(job)
+        self.succeed(
+            wire.job_detail_to_json(
+                job,
+                config,
+                hostnames,
+                position=position,
+                stranded=stranded,
+                worker_ids=self.principal.sees_worker_ids,
+            )
+        )
 
     async def post(self, job_id: str) -> None:
         self.checked_id(job_id, "grading job id")

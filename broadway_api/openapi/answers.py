@@ -79,6 +79,7 @@ _RUN: dict[str, Schema] = {
     "grading_run_id": ID,
     "course": TEXT,
     "state": RUN_STATE,
+    "priority": {"type": "integer", "description": "of its jobs in the queue, 0 that of most; the higher, the sooner"},
     "success": or_null(BOOLEAN) | {"description": "null until the run has ended"},
     "created_at": TIME,
     "started_at": or_null(TIME),
@@ -115,6 +116,13 @@ RUN_STATUS = shape(
             "propertyNames": REASON,
             "additionalProperties": COUNT,
         },
+        "stranded": list_of(
+            shape(
+                "Stranded",
+                {"require": list_of(TEXT), "jobs": COUNT, "message": TEXT},
+                text="queued jobs that no worker can run, and what is missing",
+            )
+        ),
         "eta_seconds": or_null({"type": "integer"}),
         "pre_processing_job": _END_JOB,
         "post_processing_job": _END_JOB,
@@ -135,6 +143,11 @@ JOB = shape(
     _JOB
     | {
         "grading_run_id": ID,
+        "priority": {"type": "integer"},
+        "require": list_of(TEXT) | {"description": "labels that its worker must have"},
+        "position": or_null(COUNT)
+        | {"description": "jobs before it; null if it is not queued, or no worker can run it"},
+        "stranded": or_null(TEXT) | {"description": "why no worker can run it"},
         "worker_hostname": or_null(TEXT),
         "pipeline": list_of(STAGE),
         "results": or_null(RESULTS),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from broadway_api.domain import JobState, RunState
 from broadway_api.openapi import answers
 from broadway_api.openapi.model import Answer, Context, Operation, Parameter, Paths
-from broadway_api.schemas import COURSE_ID, ID, RETRY, run_config_schema
+from broadway_api.schemas import COURSE_ID, ID, MAX_PRIORITY, MIN_PRIORITY, RETRY, run_config_schema
 
 _NO_RUN = {404: "no run has this id"}
 _NO_JOB = {404: "no job has this id"}
@@ -40,6 +40,11 @@ def paths(context: Context) -> Paths:
                         place="header",
                     ),
                     COURSE_NAMED,
+                    Parameter(
+                        name="priority",
+                        description="of its jobs in the queue: the higher, the sooner, in three of four turns at most",
+                        schema={"type": "integer", "minimum": MIN_PRIORITY, "maximum": MAX_PRIORITY},
+                    ),
                 ),
                 body=run_config_schema(context.policy),
                 answers={200: Answer(description="created", data=answers.RUN_CREATED)},

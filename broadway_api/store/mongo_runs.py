@@ -171,16 +171,19 @@ class MongoRuns(MongoPart):
         run = await self.run(run_id)
         counts = dict.fromkeys(JobState, 0)
         reasons: dict[Reason, int] = {}
+        queued: dict[JobType, int] = {}
         groups = await self._jobs.aggregate(
             [
                 {"$match": {"run_id": run_id}},
-                {"$group": {"_id": {"state": "$state", "reason": "$reason"}, "number": {"$sum": 1}}},
+                {"$group": {"_id": {"state": "$state", "type": "$type", "reason": "$reason"}, "number": {"$sum": 1}}},
             ],
             hint=BY_STATE,
         )
         async for group in groups:
             state, reason = group["_id"]["state"], group["_id"].get("reason")
             counts[JobState(state)] += group["number"]
+            if state == JobState.QUEUED:
+                queued[JobType(group["_id"]["type"])] = group["number"]
             if reason is not None:
                 reasons[Reason(reason)] = reasons.get(Reason(reason), 0) + group["number"]
         ends = self._jobs.find({"run_id": run_id, "type": {"$in": [JobType.PRE_PROCESSING, JobType.POST_PROCESSING]}})
@@ -189,6 +192,7 @@ class MongoRuns(MongoPart):
             run=run,
             counts=counts,
             reasons=reasons,
+            queued=queued,
             pre_processing_job=by_type.get(JobType.PRE_PROCESSING),
             post_processing_job=by_type.get(JobType.POST_PROCESSING),
         )

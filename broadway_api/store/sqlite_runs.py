@@ -207,10 +207,14 @@ class SqliteRuns(SqlitePart):
             run = read_run(db, run_id)
             counts = dict.fromkeys(JobState, 0)
             reasons: dict[Reason, int] = {}
-            for state, reason, number in db.execute(
-                "SELECT state, reason, count(*) FROM jobs WHERE run_id = ? GROUP BY state, reason", (run_id,)
+            queued: dict[JobType, int] = {}
+            for state, job_type, reason, number in db.execute(
+                "SELECT state, type, reason, count(*) FROM jobs WHERE run_id = ? GROUP BY state, type, reason",
+                (run_id,),
             ):
                 counts[JobState(state)] += number
+                if state == JobState.QUEUED:
+                    queued[JobType(job_type)] = number
                 if reason is not None:
                     reasons[Reason(reason)] = reasons.get(Reason(reason), 0) + number
             ends = {
@@ -221,6 +225,7 @@ class SqliteRuns(SqlitePart):
                 run=run,
                 counts=counts,
                 reasons=reasons,
+                queued=queued,
                 pre_processing_job=ends.get(JobType.PRE_PROCESSING),
                 post_processing_job=ends.get(JobType.POST_PROCESSING),
             )

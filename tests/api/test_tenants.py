@@ -132,7 +132,17 @@ async def test_a_role_is_checked_before_anything_is_read_or_asked(api: Api, cour
     asked = len([name for name in api.store.calls if name != "directory_since"])
     answer = await api.call("POST", "grading_run", b"\xff" * 1_000, token=courses[0].query)
     assert answer.status_code == 403
-    assert len([name for name in api.store.calls if name not in ("directory_since", "queue_depth")]) <= asked + 1
+    assert (
+        len([name for name in api.store.calls if name not in ("directory_since", "queued_requirements")]) <= asked + 1
+    )
+
+
+async def test_only_the_operator_says_which_run_goes_first(api: Api, courses: tuple[Course, Course]) -> None:
+    refused = await api.call("POST", "grading_run", run_config(), token=courses[0].admin, params={"priority": 0})
+    assert refused.status_code == 403
+    assert (await api.data("GET", "grading_run"))["grading_runs"] == []
+    run_id = await api.create(run_config(9), params={"priority": 2, "course": courses[0].id})
+    assert (await api.data("GET", f"grading_run/{run_id}", token=courses[0].query))["priority"] == 2
 
 
 # --- courses apart ---------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ OTHER: dict[str, tuple[str, Any]] = {  # a value of each option that is neither 
     "heartbeat_interval": ("7", 7),
     "lease_seconds": ("99", 99),
     "job_max_attempts": ("4", 4),
+    "express_max_jobs": ("0", 0),
     "quarantine_after": ("5", 5),
     "quarantine_seconds": ("30", 30),
     "run_retention_days": ("400", 400),
@@ -45,6 +46,7 @@ OTHER: dict[str, tuple[str, Any]] = {  # a value of each option that is neither 
     "ssl_key": ("k.pem", "k.pem"),
     "log_level": ("debug", "debug"),
     "log_dir": ("l", "l"),
+    "label": ("gpu,arch=arm64", "gpu,arch=arm64"),
     "api": ("https://api", "https://api"),
     "ca_certificate": ("ca.pem", "ca.pem"),
     "slots": ("3", 3),
@@ -151,8 +153,16 @@ def test_words_for_yes_and_no(word: str, value: bool) -> None:
     assert load(ApiConfig, allow_privileged=word).allow_privileged is value
 
 
+def test_labels_may_be_given_one_by_one() -> None:
+    config = load(GraderConfig, "--label", "gpu", "--label", "arch=arm64, zone=a", label="ignored")
+    assert config.labels == {"gpu": "", "arch": "arm64", "zone": "a"}
+    assert load(GraderConfig, label="gpu=a100,").labels == {"gpu": "a100"}
+
+
 BAD: list[tuple[type[Options], list[str], dict[str, str], str]] = [
     (ApiConfig, ["--port", "http"], {}, "--port: 'http' is not a number"),
+    (GraderConfig, ["--label", "g p u"], {}, "--label: 'g p u' is no label"),
+    (GraderConfig, ["--label", "arch=a", "--label", "arch=b"], {}, "--label: arch has two values, 'a' and 'b'"),
     (ApiConfig, ["--port", "65536"], {}, "--port must be between 0 and 65535"),
     (ApiConfig, ["--port", "-1"], {}, "--port"),
     (ApiConfig, ["--bind"], {}, "--bind: expected one argument"),

@@ -24,7 +24,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.tenants": ("broadway_api.domain", "broadway_api.errors"),
     "broadway_api.failures": (),
     "broadway_api.cluster_tokens": ("broadway_api.tenants",),
-    "broadway_api.events": (),
+    "broadway_api.events": ("broadway_api.capabilities",),
     "broadway_api.loop_monitor": (),
     "broadway_api.clock": (),
     "broadway_api.supervision": ("broadway_api.errors",),
@@ -44,13 +44,14 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.results": ("broadway_api.errors", "broadway_api.schemas"),
     "broadway_api.wire": (
         *("broadway_api.domain", "broadway_api.results", "broadway_api.runconfig", "broadway_api.tenants"),
+        "broadway_api.capabilities",
     ),
     "broadway_api.course_config": (
         *("broadway_api.errors", "broadway_api.json_body", "broadway_api.schemas", "broadway_api.tenants"),
     ),
     "broadway_api.intake": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
-        *("broadway_api.environment", "broadway_api.bounds", "broadway_api.runconfig"),
+        *("broadway_api.environment", "broadway_api.bounds", "broadway_api.runconfig", "broadway_api.capabilities"),
         *("broadway_api.json_body", "broadway_api.schemas"),
     ),
     "broadway_api.course_protocol*": (
@@ -68,6 +69,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.policy", "broadway_api.clock", "broadway_api.events", "broadway_api.settling"),
         *("broadway_api.known_runs", "broadway_api.runs", "broadway_api.fleet", "broadway_api.store.port"),
         *("broadway_api.secret_box", "broadway_api.vault", "broadway_api.health"),
+        "broadway_api.waiting",
         *("broadway_api.cluster_tokens", "broadway_api.access", "broadway_api.tenancy"),
     ),
     "broadway_api.health": ("broadway_api.errors", "broadway_api.store.port"),
@@ -88,7 +90,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.lifecycle"),
         *("broadway_api.intake", "broadway_api.events", "broadway_api.settling", "broadway_api.known_runs"),
         *("broadway_api.all_jobs", "broadway_api.tenants", "broadway_api.access", "broadway_api.store.port"),
-        *("broadway_api.vault", "broadway_api.schemas"),
+        *("broadway_api.vault", "broadway_api.schemas", "broadway_api.waiting"),
     ),
     "broadway_api.fleet": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
@@ -97,9 +99,19 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.vault", "broadway_api.schemas"),
     ),
     "broadway_api.all_jobs": ("broadway_api.domain", "broadway_api.store.port"),
+    "broadway_api.waiting": (
+        *("broadway_api.domain", "broadway_api.policy", "broadway_api.lifecycle", "broadway_api.capabilities"),
+        "broadway_api.store.port",
+    ),
     "broadway_api.known_runs": ("broadway_api.domain", "broadway_api.store.port"),
     "broadway_api.settling": (
-        *("broadway_api.errors", "broadway_api.lifecycle", "broadway_api.events", "broadway_api.store.port"),
+        *(
+            "broadway_api.errors",
+            "broadway_api.lifecycle",
+            "broadway_api.capabilities",
+            "broadway_api.events",
+            "broadway_api.store.port",
+        ),
     ),
     "broadway_api.sweeper": (
         *("broadway_api.domain", "broadway_api.policy", "broadway_api.clock", "broadway_api.events"),

@@ -122,7 +122,7 @@ async def test_a_lease_that_is_over_is_taken_back_after_a_whole_lease_of_watchin
     job = await world.held()
     await world.watch(25)
     assert await world.is_held(job)
-    with world.wake_ups.place() as waiting:
+    with world.wake_ups.place({}) as waiting:
         await world.watch(5)
         assert waiting.is_set()
     assert not await world.is_held(job)

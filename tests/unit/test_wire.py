@@ -147,6 +147,7 @@ def test_times_are_utc_with_milliseconds(time: datetime | None, text: str | None
 
 def summary(state: RunState = RunState.STUDENTS, started: datetime | None = NOW, **counts: int) -> RunSummary:
     return RunSummary(
+        queued={},
         run=replace(RUN, state=state, started_at=started),
         counts={JobState(name): number for name, number in counts.items()},
         reasons={Reason.TIMEOUT: 1},
@@ -189,18 +190,21 @@ def test_a_job_lists_the_earlier_attempts_only() -> None:
     """The last one is the job itself."""
     attempts = (attempt(1, Reason.WORKER_LOST, reported=False), attempt(2, None, reported=True))
     ended = replace(JOB, state=JobState.SUCCEEDED, attempt=2, attempts=attempts, worker_id="w2")
-    shown = wire.job_detail_to_json(ended, RUN.config, {"w1": "host"})
+    shown = wire.job_detail_to_json(ended, RUN.config, {"w1": "host"}, position=None, stranded=None)
     assert [(entry["attempt"], entry["hostname"], entry["reason"]) for entry in shown["attempts"]] == [
         (1, "host", "worker_lost")
     ]
     again = replace(ended, state=JobState.RUNNING, attempt=3)
-    assert len(wire.job_detail_to_json(again, RUN.config, {})["attempts"]) == 2
+    assert len(wire.job_detail_to_json(again, RUN.config, {}, position=None, stranded=None)["attempts"]) == 2
 
 
 def test_a_job_that_exhausted_its_attempts_shows_them_all_but_the_last() -> None:
     lost = tuple(attempt(number, Reason.WORKER_LOST, reported=False) for number in (1, 2, 3))
     failed = replace(JOB, state=JobState.FAILED, attempt=3, attempts=lost, reason=Reason.WORKER_LOST)
-    assert [entry["attempt"] for entry in wire.job_detail_to_json(failed, RUN.config, {})["attempts"]] == [1, 2]
+    assert [
+        entry["attempt"]
+        for entry in wire.job_detail_to_json(failed, RUN.config, {}, position=None, stranded=None)["attempts"]
+    ] == [1, 2]
 
 
 def test_a_log_names_the_attempt_that_printed_it() -> None:
