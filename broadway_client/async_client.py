@@ -78,10 +78,17 @@ class AsyncClient:
         await self._http.aclose()
 
     async def create_run(
-        self, config: Config, *, course: str | None = None, idempotency_key: str | None = None
+        self,
+        config: Config,
+        *,
+        course: str | None = None,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
     ) -> RunCreated:
         """As `Client.create_run`."""
-        return await self._do(calls.create_run(self._retries, config, course=course, idempotency_key=idempotency_key))
+        return await self._do(
+            calls.create_run(self._retries, config, course=course, priority=priority, idempotency_key=idempotency_key)
+        )
 
     async def start_run(self, run_id: str) -> RunMoved:
         """As `Client.start_run`."""

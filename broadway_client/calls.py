@@ -49,7 +49,7 @@ def _call(
 
 
 def create_run(
-    retries: Retries, config: Config, *, course: str | None, idempotency_key: str | None
+    retries: Retries, config: Config, *, course: str | None, priority: int | None, idempotency_key: str | None
 ) -> Flow[models.RunCreated]:
     text = config if isinstance(config, str | bytes) else json.dumps(config)
     return _call(
@@ -58,7 +58,7 @@ def create_run(
         "POST",
         "grading_run",
         body=text.encode() if isinstance(text, str) else text,
-        params={"course": course},
+        params={"course": course, "priority": priority},
         headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
     )
 

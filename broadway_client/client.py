@@ -79,12 +79,18 @@ class Client:
         self._http.close()
 
     def create_run(
-        self, config: Config, *, course: str | None = None, idempotency_key: str | None = None
+        self,
+        config: Config,
+        *,
+        course: str | None = None,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
     ) -> RunCreated:
         """Store a run, which then waits to be started.
 
         `config` is an object, or JSON text. A key of its own makes a request that is repeated after a lost answer one
-        run; give one to have that across restarts of your program, too. Raises InvalidRequest with each fault's place.
+        run; give one to have that across restarts of your program, too.
+        `priority` is from -10 to 10, and an operator's to say. Raises InvalidRequest with each fault's place.
 
         >>> config = {"students": [{"NET_ID": "amy"}], "student_pipeline": [{"image": "course/grade:1"}]}
         >>> created = client.create_run(config)
@@ -95,7 +101,9 @@ class Client:
             ...
         broadway_client.errors.InvalidRequest: the body is not valid: $: "student_pipeline" is a required property
         """
-        return self._do(calls.create_run(self._retries, config, course=course, idempotency_key=idempotency_key))
+        return self._do(
+            calls.create_run(self._retries, config, course=course, priority=priority, idempotency_key=idempotency_key)
+        )
 
     def start_run(self, run_id: str) -> RunMoved:
         """Start a run. Raises InvalidRequest if it was started before.

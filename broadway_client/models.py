@@ -124,6 +124,7 @@ class Run(Answer):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    priority: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +145,15 @@ class EndJob(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stranded(Answer):
+    """Queued jobs that no worker can run, and why."""
+
+    require: tuple[str, ...]
+    jobs: int
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunStatus(Run):
     """A run with what its jobs amount to."""
 
@@ -152,6 +162,7 @@ class RunStatus(Run):
     eta_seconds: int | None
     pre_processing_job: EndJob | None
     post_processing_job: EndJob | None
+    stranded: tuple[Stranded, ...] = ()
 
     @property
     def total(self) -> int:
@@ -225,6 +236,10 @@ class JobDetail(Job):
     results: Mapping[str, Any] | None
     info: tuple[Mapping[str, Any], ...]
     attempts: tuple[Attempt, ...]
+    priority: int = 0
+    require: tuple[str, ...] = ()
+    position: int | None = None  # how many jobs stand before it in the queue
+    stranded: str | None = None  # why no worker can run it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,7 +126,9 @@ def fail(status: int, message: str) -> tuple[int, Any]:
 
 def test_a_creation_whose_answer_got_lost_is_sent_again_under_its_key() -> None:
     script = Script(LOST, AWAY, ok(grading_run_id=RUN_ID))
-    created = script.play(calls.create_run(script.retries, run_config("amy"), course=None, idempotency_key=None))
+    created = script.play(
+        calls.create_run(script.retries, run_config("amy"), course=None, priority=None, idempotency_key=None)
+    )
     assert created.grading_run_id == RUN_ID
     keys = {request.headers["Idempotency-Key"] for request in script.sent}
     assert (len(script.sent), len(keys)) == (3, 1)
@@ -179,10 +181,10 @@ def test_a_refusal_is_final(status: int) -> None:
 def test_faults_come_with_their_places() -> None:
     script = Script((400, sample("fault_answer")), (400, sample("not_json_answer")))
     with pytest.raises(errors.InvalidRequest) as refused:
-        script.play(calls.create_run(script.retries, {}, course=None, idempotency_key=None))
+        script.play(calls.create_run(script.retries, {}, course=None, priority=None, idempotency_key=None))
     assert refused.value.faults[0].path == "$.student_pipeline[0].image"
     with pytest.raises(errors.InvalidRequest) as refused:
-        script.play(calls.create_run(script.retries, "{", course=None, idempotency_key=None))
+        script.play(calls.create_run(script.retries, "{", course=None, priority=None, idempotency_key=None))
     assert (refused.value.line, refused.value.column) == (2, 13)
 
 
