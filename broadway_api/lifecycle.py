@@ -162,6 +162,12 @@ def after_hand_back(job: Job, now: datetime) -> Job:
     )
 
 
+def after_cancel(job: Job, now: datetime) -> Job:
+    """The running job after its run was cancelled, or failed."""
+    ended = _end_attempt(job, Reason.CANCELLED, now, reported=False)
+    return replace(ended, state=JobState.CANCELLED, reason=Reason.CANCELLED)
+
+
 def is_repeat(job: Job, worker_id: str, attempt: int | None) -> bool:
     """Whether a result of this worker, at this attempt, was accepted before."""
     return any(

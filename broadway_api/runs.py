@@ -151,9 +151,8 @@ class Runs:
         if not chosen:
             raise NothingToRetry(run_id)
         chosen += [job for job in jobs if job.type is JobType.POST_PROCESSING and job not in chosen]
-        await self._store.retry_jobs(run_id, [job.id for job in chosen], self._policy.job_max_attempts)
-        to = lifecycle.phase_of(chosen)
-        if not await self._store.reopen_run(run_id, leaving=run.state, to=to):
+        to, ids = lifecycle.phase_of(chosen), [job.id for job in chosen]
+        if not await self._store.retry_jobs(run_id, ids, self._policy.job_max_attempts, leaving=run.state, to=to):
             raise RunNotEnded(run_id, (await self._store.run(run_id)).state)
         logger.info("run %s: %d jobs are tried again", run_id, len(chosen))
         await self._settler.settle_or_leave(run_id)
@@ -240,8 +239,6 @@ class Runs:
 
 
 def _is_to_retry(job: Job, students: Sequence[Mapping[str, Any]] | None) -> bool:
-    if job.state is JobState.WAITING:  # of an ended run: a retry was broken off before it reopened the run
-        return True
     if students is None:
         return job.state in (JobState.FAILED, JobState.CANCELLED)
     return job.student is not None and any(wanted.items() <= job.student.items() for wanted in students)

@@ -6,6 +6,7 @@ MongoDB would read as operators.
 | collection | a document is |
 |---|---|
 | `runs` | a run; `unsettled` from its start until nothing is left to do, then `settled`,
+  `generation`: how often it was retried, `retry`: which jobs are still to be made to wait for that,
   `idempotency` if it was made with a key |
 | `jobs` | a job; `ended` repeats what `state` says, so that a live job never moves within the index that finds it |
 | `logs` | a piece of a stage's output, see `mongo_logs` |

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
+from pymongo import ReturnDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from broadway_api import lifecycle
@@ -78,38 +79,71 @@ class MongoRuns(MongoPart):
         )
         return changed.matched_count == 1
 
-    async def reopen_run(self, run_id: str, *, leaving: RunState, to: RunState) -> bool:
-        changed = await self._runs.update_one(
-            {"_id": run_id, "state": leaving, "settled": True},
-            {"$set": {"state": to, "finished_at": None, "unsettled": True, "settled": False}},
-        )
-        return changed.matched_count == 1
-
     async def cancel_jobs(self, run_id: str, now: datetime) -> int:
+        cut_short = {
+            "number": "$attempt",
+            "worker_id": "$worker_id",
+            "reason": Reason.CANCELLED,
+            "started_at": "$started_at",
+            "finished_at": now,
+            "reported": False,
+        }
+        was_running = {"$eq": ["$state", JobState.RUNNING]}
         cancelled = {
             "state": JobState.CANCELLED,
             "ended": True,
             "reason": Reason.CANCELLED,
             "finished_at": now,
             "lease_expires_at": None,
+            "attempts": {"$cond": [was_running, {"$concatArrays": ["$attempts", [cut_short]]}, "$attempts"]},
         }
-        changed = await self._jobs.update_many({"run_id": run_id, "ended": False}, {"$set": cancelled}, hint=UNFINISHED)
+        unfinished = {"run_id": run_id, "ended": False}
+        changed = await self._jobs.update_many(unfinished, [{"$set": cancelled}], hint=UNFINISHED)
         return changed.modified_count
 
-    async def retry_jobs(self, run_id: str, job_ids: Sequence[str], attempts: int) -> int:
-        if not await self.is_settled(run_id):
-            return 0
-        named = {"_id": {"$in": list(job_ids)}, "run_id": run_id}
+    async def retry_jobs(
+        self, run_id: str, job_ids: Sequence[str], attempts: int, *, leaving: RunState, to: RunState
+    ) -> bool:
+        reopened = await self._runs.find_one_and_update(
+            {"_id": run_id, "state": leaving, "settled": True},
+            {
+                "$set": {
+                    "state": to,
+                    "finished_at": None,
+                    "unsettled": True,
+                    "settled": False,
+                    "retry": {"jobs": list(job_ids), "attempts": attempts},
+                },
+                "$inc": {"generation": 1},
+            },
+            return_document=ReturnDocument.AFTER,
+        )
+        if reopened is None:
+            return False
+        await self._finish_retry(reopened)
+        return True
+
+    async def _finish_retry(self, run: Document) -> None:
+        """Make the jobs wait that a run was reopened for; a crash may have come between.
+
+        Whoever does so late, when others have done it and some of these jobs have run again, finds that they are of
+        the run's generation, and leaves them alone.
+        """
+        if "retry" not in run:
+            return
         again = {
             "state": JobState.WAITING,
             "ended": False,
-            "attempt_limit": {"$add": ["$attempt", attempts]},
+            "generation": run["generation"],
+            "attempt_limit": {"$add": ["$attempt", run["retry"]["attempts"]]},
             "info": records.to_text([]),
             **dict.fromkeys(("reason", "worker_id", "queued_at", "started_at", "finished_at")),
             **dict.fromkeys(("avoid_worker_id", "avoid_until", "score", "max_score", "results")),
         }
-        await self._jobs.update_many({**named, "ended": True}, [{"$set": again}])
-        return await self._jobs.count_documents({**named, "state": JobState.WAITING})
+        earlier = {"$not": {"$gte": run["generation"]}}
+        which = {"_id": {"$in": run["retry"]["jobs"]}, "run_id": run["_id"], "ended": True, "generation": earlier}
+        await self._jobs.update_many(which, [{"$set": again}])
+        await self._runs.update_one({"_id": run["_id"], "generation": run["generation"]}, {"$unset": {"retry": True}})
 
     async def is_settled(self, run_id: str) -> bool:
         return await exists(self._runs, {"_id": run_id, "settled": True})
@@ -147,7 +181,9 @@ class MongoRuns(MongoPart):
         return [run["_id"] async for run in self._runs.find({"unsettled": True}, {"_id": True}).sort("_id")]
 
     async def run_progress(self, run_id: str) -> RunProgress:
-        run = await self.run(run_id)
+        document = await self._run_document(run_id)
+        await self._finish_retry(document)
+        run = run_from_document(document)
         phase = lifecycle.PHASES.get(run.state)
         jobs = {"run_id": run_id, "type": phase}
         return RunProgress(
@@ -162,10 +198,13 @@ class MongoRuns(MongoPart):
         )
 
     async def run(self, run_id: str) -> Run:
+        return run_from_document(await self._run_document(run_id))
+
+    async def _run_document(self, run_id: str) -> Document:
         document = await self._runs.find_one({"_id": run_id})
         if document is None:
             raise RunNotFound(run_id)
-        return run_from_document(document)
+        return document
 
     async def run_summary(self, run_id: str) -> RunSummary:
         run = await self.run(run_id)

@@ -86,24 +86,22 @@ class Store(Protocol):
         """`leaving` → `to`; whether this call did it. An ended state also sets `finished_at`."""
         ...
 
-    async def reopen_run(self, run_id: str, *, leaving: RunState, to: RunState) -> bool:
-        """`leaving`, ended and settled, → `to`, live again; whether this call did it."""
-        ...
-
     async def cancel_jobs(self, run_id: str, now: datetime) -> int:
         """End every job of the run that has not ended as `cancelled`; return how many those were.
 
-        Running ones are taken from their workers, whose heartbeats and results then find that they lost them.
+        Running ones are taken from their workers, whose heartbeats and results then find that they lost them; the
+        attempt is added to `attempts` as not reported.
         """
         ...
 
-    async def retry_jobs(self, run_id: str, job_ids: Sequence[str], attempts: int) -> int:
-        """Make ended jobs of an ended run `waiting` again; return how many of the named ones are `waiting` now.
+    async def retry_jobs(
+        self, run_id: str, job_ids: Sequence[str], attempts: int, *, leaving: RunState, to: RunState
+    ) -> bool:
+        """`leaving`, ended and settled, → `to`, live again, with those jobs `waiting`; whether this call did it.
 
-        Each may be handed out `attempts` times more. `attempt` and `attempts` stay; all else goes, results too. A
-        repeated call finds them waiting, and counts them. Guard: the run has ended and is settled (otherwise nothing is
-        changed, and 0 is returned). `reopen_run` makes the run live again; should nobody come to call it, repeating the
-        whole does.
+        Of several calls one does it, and no job waits for another's sake. Jobs that have ended may each be handed out
+        `attempts` times more; `attempt` and `attempts` stay, all else goes. What a crash cuts off is done by the next
+        `run_progress`, of which the sweeper asks for every live run.
         """
         ...
 

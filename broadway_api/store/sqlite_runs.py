@@ -12,7 +12,7 @@ from broadway_api.domain import IdempotencyKey, Job, JobState, JobType, Reason, 
 from broadway_api.errors import IdempotencyMismatch, RunAlreadyStarted
 from broadway_api.store import records
 from broadway_api.store.records import to_millis
-from broadway_api.store.sqlite_queries import UNFINISHED, SqlitePart, any_job, marks, read_jobs, read_run
+from broadway_api.store.sqlite_queries import UNFINISHED, SqlitePart, any_job, marks, read_jobs, read_run, write_outcome
 from broadway_api.store.sqlite_ranks import reserve_ranks
 from broadway_api.store.sqlite_schema import LISTED_COLUMNS, run_from_row
 
@@ -108,41 +108,39 @@ class SqliteRuns(SqlitePart):
             )
         )
 
-    async def reopen_run(self, run_id: str, *, leaving: RunState, to: RunState) -> bool:
-        return await self._write(
-            lambda db: (
-                db.execute(
-                    "UPDATE runs SET state = ?, finished_at = NULL, settled = 0 WHERE id = ? AND state = ? AND settled",
-                    (to, run_id, leaving),
-                ).rowcount
-                == 1
-            )
-        )
-
     async def cancel_jobs(self, run_id: str, now: datetime) -> int:
-        return await self._write(
-            lambda db: (
-                db.execute(
-                    "UPDATE jobs SET state = 'cancelled', reason = 'cancelled', finished_at = ?,"
-                    f" lease_expires_at = NULL WHERE run_id = ? AND {UNFINISHED}",
+        def work(db: sqlite3.Connection) -> int:
+            held = read_jobs(db, "WHERE run_id = ? AND state = 'running'", (run_id,))
+            for job in held:
+                write_outcome(db, lifecycle.after_cancel(job, now))
+            return (
+                len(held)
+                + db.execute(
+                    "UPDATE jobs SET state = 'cancelled', reason = 'cancelled', finished_at = ?"
+                    f" WHERE run_id = ? AND {UNFINISHED}",
                     (to_millis(now), run_id),
                 ).rowcount
             )
-        )
 
-    async def retry_jobs(self, run_id: str, job_ids: Sequence[str], attempts: int) -> int:
-        def work(db: sqlite3.Connection) -> int:
-            if not _is_settled(db, run_id):
-                return 0
-            db.executemany(
-                "UPDATE jobs SET state = 'waiting', attempt_limit = attempt + ?, reason = NULL, worker_id = NULL,"
-                " rank = NULL, queued_at = NULL, started_at = NULL, finished_at = NULL, info = '[]',"
-                " avoid_worker_id = NULL, avoid_until = NULL, score = NULL, max_score = NULL, results = NULL"
-                " WHERE id = ? AND run_id = ? AND state IN ('succeeded', 'failed', 'cancelled')",
-                ((attempts, job_id, run_id) for job_id in job_ids),
-            )
-            waiting = "SELECT 1 FROM jobs WHERE id = ? AND run_id = ? AND state = 'waiting'"
-            return sum(db.execute(waiting, (job_id, run_id)).fetchone() is not None for job_id in job_ids)
+        return await self._write(work)
+
+    async def retry_jobs(
+        self, run_id: str, job_ids: Sequence[str], attempts: int, *, leaving: RunState, to: RunState
+    ) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            reopened = db.execute(
+                "UPDATE runs SET state = ?, finished_at = NULL, settled = 0 WHERE id = ? AND state = ? AND settled",
+                (to, run_id, leaving),
+            ).rowcount
+            if reopened:
+                db.executemany(
+                    "UPDATE jobs SET state = 'waiting', attempt_limit = attempt + ?, reason = NULL, worker_id = NULL,"
+                    " rank = NULL, queued_at = NULL, started_at = NULL, finished_at = NULL, info = '[]',"
+                    " avoid_worker_id = NULL, avoid_until = NULL, score = NULL, max_score = NULL, results = NULL"
+                    " WHERE id = ? AND run_id = ? AND state IN ('succeeded', 'failed', 'cancelled')",
+                    ((attempts, job_id, run_id) for job_id in job_ids),
+                )
+            return bool(reopened)
 
         return await self._write(work)
 

@@ -159,8 +159,8 @@ class AnyOrder(RuleBasedStateMachine):
     def retry(self) -> None:
         for job in self.jobs.values():
             job.state, job.attempt_limit, job.avoid = JobState.QUEUED, job.attempt + ATTEMPT_LIMIT, None
-        assert self.wait(self.store.retry_jobs(self.run_.id, list(self.jobs), ATTEMPT_LIMIT)) == JOBS
-        assert self.wait(self.store.reopen_run(self.run_.id, leaving=RunState.CANCELLED, to=RunState.STUDENTS))
+        ways = {"leaving": RunState.CANCELLED, "to": RunState.STUDENTS}
+        assert self.wait(self.store.retry_jobs(self.run_.id, list(self.jobs), ATTEMPT_LIMIT, **ways))
         assert self.wait(self.store.open_phase(self.run_.id, JobType.STUDENT, self.now)) == JOBS
         self.cancelled = False
         self.retries += 1

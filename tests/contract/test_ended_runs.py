@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from broadway_api.domain import Job, JobState, JobType, Reason, Run, RunState, StageLog
+from broadway_api.domain import Attempt, Job, JobState, JobType, Reason, Run, RunState, StageLog
 from broadway_api.errors import ClaimLost, JobNotFound, RunNotFound
 from broadway_api.ids import new_id
 from broadway_api.store.port import Store
@@ -72,49 +72,62 @@ async def test_a_run_that_is_cancelled_before_its_start_is_looked_after(store: S
 # --- trying again ---------------------------------------------------------------------------------------------------
 
 
-async def test_an_ended_run_is_reopened_as_live_as_it_was(store: Store, peer: Store) -> None:
-    run, _ = await ended(store, at=later(9))
+async def retried(store: Store, run: Run, *jobs: Job, attempts: int = 3, leaving: RunState = RunState.FINISHED) -> bool:
+    """Whether these students' jobs are tried again now."""
+    ids = [job.id for job in jobs]
+    return await store.retry_jobs(run.id, ids, attempts, leaving=leaving, to=RunState.STUDENTS)
 
-    assert await store.reopen_run(run.id, leaving=RunState.FINISHED, to=RunState.STUDENTS)
+
+async def test_a_run_that_is_retried_is_as_live_as_it_was(store: Store, peer: Store) -> None:
+    run, jobs = await ended(store, at=later(9))
+
+    assert await retried(store, run, *jobs)
 
     assert await peer.run(run.id) == replace(run, state=RunState.STUDENTS, finished_at=None)
     assert await peer.unsettled_runs() == [run.id]
     assert not await peer.is_settled(run.id)
 
 
-async def test_a_run_that_is_live_elsewhere_or_not_settled_is_not_reopened(store: Store) -> None:
-    live, (unsettled, _) = await started(store), await ended(store, settled=False)
-    settled, _ = await ended(store)
+async def test_a_run_that_is_live_elsewhere_or_not_settled_is_not_retried(store: Store) -> None:
+    unsettled, unsettled_jobs = await ended(store, settled=False)
+    settled, settled_jobs = await ended(store)
+    live = await started(store)
 
-    for run, leaving in (
-        (live, RunState.STUDENTS),
-        (unsettled, RunState.FINISHED),
-        (settled, RunState.FAILED),
-        (replace(live, id=new_id()), RunState.FINISHED),
+    for run, jobs, leaving in (
+        (live, await jobs_of(store, live), RunState.STUDENTS),
+        (unsettled, unsettled_jobs, RunState.FINISHED),
+        (settled, settled_jobs, RunState.FAILED),
+        (replace(live, id=new_id()), settled_jobs, RunState.FINISHED),
     ):
-        assert not await store.reopen_run(run.id, leaving=leaving, to=RunState.POST_PROCESSING)
+        assert not await retried(store, run, *jobs, leaving=leaving)
 
     assert [await state_of(store, run) for run in (live, unsettled, settled)] == [
         RunState.STUDENTS,
         RunState.FINISHED,
         RunState.FINISHED,
     ]
+    assert [await states(store, run) for run in (unsettled, settled)] == [[JobState.FAILED]] * 2
 
 
-async def test_of_many_who_reopen_a_run_one_does(store: Store, peer: Store) -> None:
+async def test_of_many_who_retry_different_jobs_one_does(store: Store, peer: Store) -> None:
     for _ in range(5):
-        run, _ = await ended(store)
-        reopened = await asyncio.gather(
-            *(one.reopen_run(run.id, leaving=RunState.FINISHED, to=RunState.STUDENTS) for one in (store, peer) * 4)
+        run, jobs = await ended(store, 8)
+        done = await asyncio.gather(
+            *(
+                (store, peer)[n % 2].retry_jobs(run.id, [job.id], 3, leaving=RunState.FINISHED, to=RunState.STUDENTS)
+                for n, job in enumerate(jobs)
+            )
         )
-        assert sorted(reopened) == [False] * 7 + [True]
+        assert sorted(done) == [False] * 7 + [True]
+        expected = [JobState.WAITING if did else JobState.FAILED for did in done]
+        assert await states(store, run) == expected
 
 
 async def test_jobs_that_are_tried_again_wait_with_their_past(store: Store, peer: Store) -> None:
     run, (job,) = await ended(store)
     before = await store.job(job.id)
 
-    assert await store.retry_jobs(run.id, [job.id], 2) == 1
+    assert await retried(store, run, job, attempts=2)
 
     assert await peer.job(job.id) == replace(
         before,
@@ -127,7 +140,7 @@ async def test_jobs_that_are_tried_again_wait_with_their_past(store: Store, peer
         finished_at=None,
         info=(),
     )
-    assert await store.queue_depth() == 0  # until the run is live again
+    assert await store.queue_depth() == 0  # until the phase is opened
 
 
 async def test_every_outcome_can_be_tried_again_and_others_stay(store: Store) -> None:
@@ -142,48 +155,38 @@ async def test_every_outcome_can_be_tried_again_and_others_stay(store: Store) ->
     fourth = (await jobs_of(store, run))[3]
     kept = await store.job(third.id)
 
-    assert await store.retry_jobs(run.id, [first.id, second.id, fourth.id], 3) == 3
+    assert await retried(store, run, first, second, fourth, leaving=RunState.CANCELLED)
 
     assert await states(store, run) == [JobState.WAITING, JobState.WAITING, JobState.FAILED, JobState.WAITING]
     assert await store.job(third.id) == kept
 
 
-async def test_retrying_again_changes_nothing(store: Store, peer: Store) -> None:
-    run, jobs = await ended(store, 3)
-    ids = [job.id for job in jobs]
-    await store.retry_jobs(run.id, ids[:2], 3)
-    before = await jobs_of(store, run)
-
-    assert await peer.retry_jobs(run.id, ids[:2], 3) == 2
-    assert await jobs_of(store, run) == before
-    assert await peer.retry_jobs(run.id, ids, 3) == 3  # what was broken off half-way goes on
-
-
-async def test_jobs_of_a_run_that_is_live_or_not_settled_are_left_alone(store: Store) -> None:
-    run, (job,) = await ended(store, settled=False)
-    before = await store.job(job.id)
-    assert await store.retry_jobs(run.id, [job.id], 3) == 0
-    assert await store.job(job.id) == before
-
-    await store.settle_run(run.id)
-    await store.reopen_run(run.id, leaving=RunState.FINISHED, to=RunState.STUDENTS)
-    assert await store.retry_jobs(run.id, [job.id], 3) == 0
-    assert await store.job(job.id) == before
+async def test_a_run_can_be_retried_time_and_again(store: Store, peer: Store) -> None:
+    run, (first, second) = await ended(store, 2)
+    for job, one in ((first, store), (second, peer), (first, peer)):
+        assert await retried(one, run, job)
+        await one.open_phase(run.id, JobType.STUDENT, NOW)
+        (again,) = await claimed(one, await worker(one))
+        assert again.id == job.id
+        await one.finish_job(claim_on(again), failure(), NOW)
+        await one.advance_run(run.id, leaving=RunState.STUDENTS, to=RunState.FINISHED, now=NOW)
+        await one.settle_run(run.id)
+    assert [len((await store.job(job.id)).attempts) for job in (first, second)] == [3, 2]
 
 
 async def test_only_jobs_of_the_run_are_tried_again(store: Store) -> None:
     run, _ = await ended(store)
     other, (job,) = await ended(store)
 
-    assert await store.retry_jobs(run.id, [job.id, new_id()], 3) == 0
+    assert await retried(store, run, job, replace(job, id=new_id()))
 
     assert await states(store, other) == [JobState.FAILED]
+    assert await states(store, run) == [JobState.FAILED]
 
 
 async def test_a_job_that_is_tried_again_has_its_attempts_anew(store: Store) -> None:
     run, (job,) = await ended(store)
-    await store.retry_jobs(run.id, [job.id], 2)
-    await store.reopen_run(run.id, leaving=RunState.FINISHED, to=RunState.STUDENTS)
+    assert await retried(store, run, job, attempts=2)
     assert await store.open_phase(run.id, JobType.STUDENT, later(20)) == 1
 
     for attempt, state in ((2, JobState.QUEUED), (3, JobState.FAILED)):
@@ -203,8 +206,7 @@ async def test_a_result_of_before_changes_nothing_after(store: Store) -> None:
     await store.advance_run(run.id, leaving=RunState.STUDENTS, to=RunState.CANCELLED, now=NOW)
     await store.cancel_jobs(run.id, NOW)
     await store.settle_run(run.id)
-    await store.retry_jobs(run.id, [accepted.id, lost.id], 3)
-    await store.reopen_run(run.id, leaving=RunState.CANCELLED, to=RunState.STUDENTS)
+    assert await retried(store, run, accepted, lost, leaving=RunState.CANCELLED)
     await store.open_phase(run.id, JobType.STUDENT, NOW)
     now_running = await claimed(store, await worker(store), 2)
 
@@ -214,6 +216,34 @@ async def test_a_result_of_before_changes_nothing_after(store: Store) -> None:
 
     assert (again.repeated, again.job) == (True, now_running[0])
     assert [await store.job(job.id) for job in now_running] == now_running
+
+
+async def test_an_attempt_that_a_cancellation_cut_short_stays_in_the_jobs_past(store: Store, peer: Store) -> None:
+    run = await started(store, 2)
+    worker_id = await worker(store)
+    (job,) = await claimed(store, worker_id)
+    await store.advance_run(run.id, leaving=RunState.STUDENTS, to=RunState.CANCELLED, now=NOW)
+    assert await peer.cancel_jobs(run.id, later(5)) == 2
+
+    cancelled, never_ran = [await store.job(one.id) for one in await jobs_of(store, run)]
+
+    assert [one.state for one in (cancelled, never_ran)] == [JobState.CANCELLED] * 2
+    assert cancelled.attempts == (
+        Attempt(
+            number=1,
+            worker_id=worker_id,
+            reason=Reason.CANCELLED,
+            started_at=NOW,
+            finished_at=later(5),
+            reported=False,
+        ),
+    )
+    assert never_ran.attempts == ()
+    with pytest.raises(ClaimLost):
+        await store.finish_job(claim_on(job), success(), later(6))
+    await store.settle_run(run.id)
+    assert await retried(store, run, job, leaving=RunState.CANCELLED)
+    assert (await peer.job(job.id)).attempts == cancelled.attempts
 
 
 # --- deleting -------------------------------------------------------------------------------------------------------
@@ -241,8 +271,8 @@ async def test_only_settled_runs_that_ended_before_are_deleted(store: Store) -> 
     ready, live = await created(store), await started(store)
     unsettled, _ = await ended(store, settled=False)
     young, _ = await ended(store, at=later(20))
-    reopened, _ = await ended(store)
-    await store.reopen_run(reopened.id, leaving=RunState.FINISHED, to=RunState.STUDENTS)
+    reopened, jobs = await ended(store)
+    assert await retried(store, reopened, *jobs)
 
     assert await store.delete_runs(later(20), 10) == []
 

@@ -151,7 +151,9 @@ async def test_no_operation_reads_jobs_of_no_concern(backend: MongoBackend, stor
         await store.forget_half_created(NOW)
         await store.advance_run(run.id, leaving=RunState.PRE_PROCESSING, to=RunState.CANCELLED, now=NOW)
         await store.settle_run(run.id)
-        await store.retry_jobs(run.id, [job.id], 3)
+        await store.retry_jobs(run.id, [job.id], 3, leaving=RunState.CANCELLED, to=RunState.PRE_PROCESSING)
+        await store.advance_run(run.id, leaving=RunState.PRE_PROCESSING, to=RunState.CANCELLED, now=NOW)
+        await store.settle_run(run.id)
         await store.delete_runs(later(1), 5)
 
     wasteful = {
@@ -234,6 +236,35 @@ async def test_what_was_read_before_another_attempt_began_is_not_written(
         assert not await store._end_attempt(read, lifecycle.after_result(read, success(), NOW))
 
         assert await store.job(read.id) == now_running
+
+
+async def test_a_retry_that_was_cut_off_is_finished_once(backend: MongoBackend, store: Store, peer: Store) -> None:
+    """Cut off between its two writes; and by one who was so slow that the job had run again meanwhile."""
+    run = await started(store, 2)
+    for job in await claimed(store, await worker(store), 2):
+        await store.finish_job(claim_on(job), failure(), NOW)
+    await store.advance_run(run.id, leaving=RunState.STUDENTS, to=RunState.FINISHED, now=NOW)
+    await store.settle_run(run.id)
+    chosen, other = await jobs_of(store, run)
+    cut_off = {"state": RunState.STUDENTS, "settled": False, "unsettled": True, "finished_at": None}
+    retry = {"retry": {"jobs": [chosen.id], "attempts": 2}, "generation": 1}
+    backend.database["runs"].update_one({"_id": run.id}, {"$set": cut_off | retry})
+    stale = backend.database["runs"].find_one({"_id": run.id})
+
+    assert await peer.unsettled_runs() == [run.id]  # the sweeper looks after it
+    progress = await peer.run_progress(run.id)
+
+    assert (progress.unopened, progress.run.state) == (True, RunState.STUDENTS)
+    assert [job.state for job in await jobs_of(store, run)] == [JobState.WAITING, JobState.FAILED]
+    await store.open_phase(run.id, JobType.STUDENT, NOW)
+    (again,) = await claimed(store, await worker(store))
+    assert (again.id, again.attempt, again.attempt_limit) == (chosen.id, 2, 3)
+    await store.finish_job(claim_on(again), success(), NOW)
+    async with MongoStore(backend.url) as slow:
+        assert stale is not None
+        await slow._finish_retry(stale)
+    assert [job.state for job in await jobs_of(store, run)] == [JobState.SUCCEEDED, JobState.FAILED]
+    assert (await store.job(other.id)).attempt == 1
 
 
 async def test_a_phase_that_many_open_at_once_takes_its_ranks_once(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from broadway_api import lifecycle
 from broadway_api.domain import IdempotencyKey, JobState, JobType, Reason, RunConfig, RunState, Stage
 from broadway_api.errors import ClaimLost, IdempotencyMismatch, RunAlreadyStarted, RunNotFound
 from broadway_api.ids import new_id
@@ -284,9 +285,7 @@ async def test_cancelling_ends_what_waits_what_is_queued_and_what_runs(store: St
     assert await states(peer, run) == [JobState.CANCELLED] * 4
     for job in await jobs_of(peer, run):
         assert (job.reason, job.finished_at, job.lease_expires_at) == (Reason.CANCELLED, later(3), None)
-    assert await peer.job(taken.id) == replace(
-        taken, state=JobState.CANCELLED, reason=Reason.CANCELLED, finished_at=later(3), lease_expires_at=None
-    )
+    assert await peer.job(taken.id) == lifecycle.after_cancel(taken, later(3))
     assert await store.queue_depth() == 0
 
 

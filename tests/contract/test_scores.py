@@ -89,11 +89,10 @@ async def test_a_job_that_is_tried_again_has_no_score_until_it_has_ended(store: 
     await store.advance_run(run.id, leaving=RunState.STUDENTS, to=RunState.FINISHED, now=NOW)
     await store.settle_run(run.id)
 
-    assert await store.retry_jobs(run.id, [job.id], 1) == 1
+    assert await store.retry_jobs(run.id, [job.id], 1, leaving=RunState.FINISHED, to=RunState.STUDENTS)
 
     for shown in (await peer.job(job.id), *await jobs_of(peer, run)):
         assert (shown.state, shown.score, shown.max_score, shown.results) == (JobState.WAITING, None, None, None)
-    await store.reopen_run(run.id, leaving=RunState.FINISHED, to=RunState.STUDENTS)
     await store.open_phase(run.id, JobType.STUDENT, NOW)
     (again,) = await claimed(store, await worker(store))
     await store.finish_job(claim_on(again), success(results=results(9.5)), NOW)
