@@ -135,7 +135,7 @@ class Fleet:
             url = f"http://127.0.0.1:{port}"
             self._start("api", directory, environment, "--port", str(port), "--data-dir", str(directory / "data"))
             # Nothing is mounted that a killed demo, which nobody starts again, would leave behind.
-            work = ("--work-dir", str(directory / "work"), "--job-bound", "watch")
+            work = ("--work-dir", str(directory / "work"), "--job-bound", "watch", "--self-test-image", IMAGE)
             self._start("grader", directory, environment, "--api", url, "--runtime", self._runtime, *work)
             self._stack = stack.pop_all()
         return Api(url, token, patience=20)

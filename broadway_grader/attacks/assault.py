@@ -75,7 +75,8 @@ class Assault:
         self._runtime = runtime
         self._limits = limits
         # How much is too much, for attacks that want just a little more.
-        self._env = {"JOB_BYTES": bound.bytes, "JOB_FILES": bound.files, "TMP_BYTES": limits.tmp}
+        sizes = {"JOB_BYTES": bound.bytes, "TMP_BYTES": limits.tmp, "FILE_BYTES": limits.disk, "JOB_FILES": bound.files}
+        self._env = {name: str(size) for name, size in sizes.items()}
         self._allow_root = allow_root
         self._images = images
         # Whatever inherits our environment has this in it.
@@ -109,6 +110,8 @@ class Assault:
                 result = await self._runner.run(job)
         except TimeoutError:
             faults.append(f"the grader was busy with it for more than {PATIENCE:.0f} s")
+        except Untried as reason:
+            untried.append(str(reason))
         if result is not None:
             evidence = Evidence(result=result, limits=self._limits, grown=_memory_peak() - before)
             try:
@@ -129,7 +132,7 @@ class Assault:
 
     def _dressed(self, stage: Stage, targets: Targets) -> Stage:
         """The stage with all that it cannot know before it is carried out."""
-        env = {**targets.env, **{name: str(value) for name, value in self._env.items()}, **stage.env}
+        env = {**targets.env, **self._env, **stage.env}
         # Where nobody is root, the attack is made by whoever comes nearest.
         user = STRANGER if stage.user == ROOT and not self._allow_root else stage.user
         return dataclasses.replace(stage, image=self._images[stage.image], env=env, user=user)
@@ -143,10 +146,12 @@ class Assault:
         job = self._job([stage], targets)
         running = asyncio.create_task(self._runner.run(job), name=f"neighbour {job.job_id}")
         try:
-            async with asyncio.timeout(_NEIGHBOUR_PATIENCE):
-                # It cannot tell us that it has begun but by what it does.
-                while not any(self._directory.jobs.glob(f"{job.job_id}-*/**/begun")):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+            # It cannot tell us that it has begun but by what it does.
+            deadline = time.monotonic() + _NEIGHBOUR_PATIENCE
+            while not any(self._directory.jobs.glob(f"{job.job_id}-*/**/begun")):
+                if running.done() or time.monotonic() > deadline:
+                    raise Untried("the job that was to run beside it did not")
+                await asyncio.sleep(0.05)
             yield
         finally:
             running.cancel()

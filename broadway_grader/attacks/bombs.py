@@ -11,6 +11,7 @@ from broadway_grader.attacks.attack import (
     ROOT,
     Attack,
     Evidence,
+    Level,
     both,
     in_vain,
     python,
@@ -137,6 +138,42 @@ BOMBS: Sequence[Attack] = (
                 """,
                 user=ROOT,
                 memory=None,  # as much as a stage has, or that would be the bound
+            )
+        ],
+        check=survived,
+    ),
+    Attack(
+        name="disk-bomb-outside",
+        tries="fill the disk with files outside of /job",
+        runtimes=frozenset({"docker"}),  # the sandbox has no place to write to but /job and memory
+        stages=[
+            sh(
+                """
+                i=0; while [ $((i * 8388608)) -lt $((FILE_BYTES + 67108864)) ]; do
+                    head -c 8388608 /dev/zero > /var-$i || exit 1; i=$((i + 1))
+                done
+                sleep 12  # seen to have done it, it is ended here at the latest
+                breach "$i files of 8 MiB"
+                """,
+                user=ROOT,
+                memory=None,
+            )
+        ],
+        check=survived,
+    ),
+    Attack(
+        name="file-bomb-outside",
+        tries="use up the disk's table of files with empty ones outside of /job",
+        level=Level.SHOULD,  # on an engine elsewhere, or one that the grader is not root beside, nobody can count them
+        runtimes=frozenset({"docker"}),
+        stages=[
+            sh(
+                """
+                i=0; while [ $i -lt $((FILE_BYTES / 4096 + 2000)) ]; do : > /var-$i || exit 1; i=$((i + 1)); done
+                sleep 12
+                breach "$i files"
+                """,
+                user=ROOT,
             )
         ],
         check=survived,

@@ -44,7 +44,7 @@ JOB_DIRECTORY: Sequence[Attack] = (
                 mkdir -p fixed/in; : > fixed/in/file; chmod 555 fixed/in fixed
                 : > -rf; : > ' '; : > 'new
 line'; : > "$(printf 'bad\\377utf8')"; mkdir moved-1 moved-2
-                truncate -s 900M sparse
+                truncate -s $FILE_BYTES sparse
                 """
             ),
             python(
@@ -60,6 +60,22 @@ line'; : > "$(printf 'bad\\377utf8')"; mkdir moved-1 moved-2
             ),
         ],
         check=_tried_or_stopped,
+    ),
+    Attack(
+        name="swapped-links",
+        tries="swap directories for links to the host while /job is counted",
+        stages=[
+            sh(
+                """
+                cd /job; mkdir -p swap/deep/er; : > swap/deep/file; ln -s "$HOST_DIRECTORY" link
+                end=$(($(date +%s) + 3))
+                while [ $(date +%s) -lt $end ]; do for _ in 1 2 3 4 5 6 7 8 9 10; do
+                    mv swap aside; mv link swap; mv swap link; mv aside swap
+                    mv swap/deep aside; ln -s "$HOST_DIRECTORY" swap/deep; rm swap/deep; mv aside swap/deep
+                done; done
+                """
+            )
+        ],
     ),
     Attack(
         name="disk-bomb",
@@ -82,12 +98,14 @@ line'; : > "$(printf 'bad\\377utf8')"; mkdir moved-1 moved-2
     Attack(
         name="hidden-disk-bomb",
         tries="fill the disk with a file in /job that has no name any more",
-        level=Level.SHOULD,  # a watch does not see it, a file system of its own is full of it
+        level=Level.SHOULD,  # a watch sees it only where it may look into the processes of others
         stages=[
             sh(
                 """
                 exec 3> /job/bomb; rm /job/bomb
-                if head -c $((JOB_BYTES + 16777216)) /dev/zero >&3; then breach "more than $JOB_BYTES bytes"; fi
+                head -c $((JOB_BYTES + 16777216)) /dev/zero >&3 || exit 1
+                sleep 12  # seen to have done it, it is ended here at the latest
+                breach "more than $JOB_BYTES bytes"
                 """
             )
         ],

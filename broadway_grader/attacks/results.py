@@ -82,7 +82,7 @@ RESULTS: Sequence[Attack] = (
             ("directory", "a directory", "mkdir /job/results.json"),
             ("loop", "a link to itself", "ln -s results.json /job/results.json"),
             ("device", "a terminal, by a link", "ln -s /dev/tty /job/results.json"),
-            ("giant", "larger than memory, and empty", "truncate -s 40G /job/results.json"),
+            ("giant", "as large as a file can be, and empty", "truncate -s $FILE_BYTES /job/results.json"),
             ("junk", "no UTF-8", r"printf '{\"score\": 1, \"output\": \"\377\"}' > /job/results.json"),
         )
     ),

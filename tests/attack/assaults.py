@@ -14,7 +14,7 @@ from broadway_grader.workspace import WorkDirectory
 from config import GraderConfig
 
 SLOTS = 8
-#: What the tests grade with: as a grader comes, but with the images of this machine, and a /job that is soon full.
+#: What the tests grade with: as a grader comes, but with the images of this machine, and disks that are soon full.
 OPTIONS = {
     "token": "the-token-of-a-grader",
     "slots": SLOTS,
@@ -22,6 +22,7 @@ OPTIONS = {
     "self_test_python_image": "broadway-python:latest",
     "job_disk": "64m",
     "job_files": 2000,
+    "stage_disk": "128m",
 }
 
 

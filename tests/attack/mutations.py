@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import os
@@ -14,7 +15,8 @@ from unittest.mock import patch
 import docker
 
 from broadway_grader import sealing
-from broadway_grader.runtimes import bubblewrap, process
+from broadway_grader.runtimes import bubblewrap, output, process
+from broadway_grader.runtimes import container as container_module
 from broadway_grader.volumes import watched
 
 Off = Callable[[], contextlib.AbstractContextManager[object]]
@@ -135,6 +137,29 @@ def links_followed() -> Iterator[None]:
 def unbounded() -> Iterator[None]:
     """Nobody counts what is in /job."""
     with patch.object(watched.WatchedVolume, "_count", lambda _: None):
+        yield
+
+
+@contextlib.contextmanager
+def unwatched() -> Iterator[None]:
+    """Nobody counts what a container writes outside of /job."""
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    with patch.object(container_module, "watch_layer", never):
+        yield
+
+
+@contextlib.contextmanager
+def boundless_output() -> Iterator[None]:
+    """All that a stage prints is kept."""
+
+    def keep(self: Any, chunk: bytes) -> bool:
+        self._kept += chunk
+        return True
+
+    with patch.object(output.BoundedOutput, "add", keep):
         yield
 
 

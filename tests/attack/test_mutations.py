@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from broadway_grader.attacks.assault import Outcome
-from tests.attack.assaults import assault_on, named
+from broadway_grader.attacks.self_test import carry_out
+from tests.attack.assaults import SLOTS, assault_on, named
 from tests.attack.mutations import (
     Mutation,
+    boundless_output,
     container,
     inherited_environment,
     limits,
@@ -21,6 +23,7 @@ from tests.attack.mutations import (
     together,
     unbounded,
     unsealed,
+    unwatched,
     words,
 )
 
@@ -70,6 +73,13 @@ MUTATIONS = [
         attacks=("disk-bomb", "file-bomb"),
         options={"job_bound": "watch"},
     ),
+    Mutation(
+        defence="what is written outside of /job is bounded",
+        off=unwatched,
+        attacks=("disk-bomb-outside", "file-bomb-outside"),
+    ),
+    Mutation(defence="output is bounded", off=boundless_output, attacks=("output-bomb",)),
+    Mutation(runtime="sandbox", defence="output is bounded", off=boundless_output, attacks=("output-bomb",)),
     Mutation(defence="results are cleared before", off=unsealed, attacks=("forged-results", "results-kept-out")),
     Mutation(defence="results are opened without following", off=results_followed, attacks=("results-as-link",)),
     Mutation(
@@ -130,5 +140,5 @@ MUTATIONS = [
 async def test_a_defence_switched_off_is_noticed(mutation: Mutation, tmp_path: Path) -> None:
     async with assault_on(mutation.runtime, tmp_path, **mutation.options) as assault:
         with mutation.off():
-            verdicts = [await assault.run(named(name)) for name in mutation.attacks]
+            verdicts = await carry_out(assault, [named(name) for name in mutation.attacks], turns=SLOTS // 2)
     assert {verdict.attack: verdict.outcome for verdict in verdicts} == dict.fromkeys(mutation.attacks, Outcome.BROKEN)

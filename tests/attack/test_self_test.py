@@ -167,4 +167,5 @@ async def test_the_command_says_by_its_status_that_nothing_is_proven(tmp_path: P
     options += ["--self-test-image", "no-such-image", "--self-test-python-image", "no-such-image"]
     status, lines, _ = await command(*options, "--image-pull-policy", "never")
     assert status == 1
+    assert not any(" BROKEN " in line for line in lines)
     assert any("image no-such-image is not available" in line for line in lines)
