@@ -45,6 +45,14 @@ async def test_jobs_that_wait_in_vain_are_in_nobodys_way(store: Store) -> None:
     assert await store.queue_positions([job.id], stranded={"gpu"}) == {job.id: 0}
 
 
+async def test_many_that_wait_in_vain_know_what_stands_before_them(store: Store) -> None:
+    possible, vain = await started(store, 30), await started(store, 30, require="gpu")
+    ids = [job.id for run in (possible, vain) for job in await jobs_of(store, run)]
+    positions = await store.queue_positions(ids, stranded={"gpu"})
+    assert [positions[job_id] for job_id in ids[:30]] == list(range(30))
+    assert positions == {job_id: (await store.queue_positions([job_id], stranded={"gpu"}))[job_id] for job_id in ids}
+
+
 async def test_what_is_not_queued_has_no_position(store: Store) -> None:
     (waiting,) = await jobs_of(store, await created(store))
     await started(store)
