@@ -50,7 +50,7 @@ def main() -> int:
 def logging_of(config: ApiConfig) -> Logging:
     """Logging as the options say."""
     try:
-        return start_logging(config.log_level, config.log_path, "api")
+        return start_logging(config.log_level, config.log_path, "api", config.log_format)
     except OSError as error:
         raise SetupFault(f"logs cannot be written to {config.log_path}: {error.strerror}") from error
 
@@ -66,6 +66,7 @@ async def run(config: ApiConfig, tokens: ClusterTokens, courses: Sequence[Course
         queue_empty_code=QUEUE_EMPTY_CODE,
         auth_failures_per_minute=config.auth_failures_per_minute,
         trusted_proxies=config.proxies,
+        open_metrics=config.open_metrics,
     )
     tls = tls_context(config)
     async with open_store(config.store_url) as store:

@@ -48,6 +48,9 @@ class Options:
     """What the two config classes share: reading themselves from flags and the environment."""
 
     log_level: str = option("info", "least severe messages to log", choices=("debug", "info", "warning", "error"))
+    log_format: str = option(
+        "text", "text for people, or json: one object a line, with ids as fields", choices=("text", "json")
+    )
     log_dir: str = option("", "directory of the rotating log files (midnight, 7 kept); empty: <data or work dir>/logs")
 
     @classmethod
@@ -187,6 +190,7 @@ class ApiConfig(Options):
     )
     max_body_bytes: int = option(32 * 1024 * 1024, "largest request body; a larger one is refused with 413")
     body_stall_seconds: int = option(30, "a request body that brings nothing for so long is cut off")
+    open_metrics: bool = option(False, "/metrics asks for no token; else it asks for an operator's")
     ssl_certificate: str = option("", "PEM file of the certificate chain; with --ssl-key the API speaks HTTPS")
     ssl_key: str = option("", "PEM file of the certificate's key")
 

@@ -224,7 +224,7 @@ def main(arguments: Sequence[str]) -> int:
 def start_log(config: GraderConfig) -> Logging:
     """Start logging as configured; SetupError if the directory cannot be written."""
     try:
-        return start_logging(config.log_level, config.log_path, "grader")
+        return start_logging(config.log_level, config.log_path, "grader", config.log_format)
     except OSError as error:
         raise SetupError(f"cannot log to {config.log_path}: {error}") from error
 

@@ -19,6 +19,8 @@ from broadway_api.cluster_tokens import ClusterTokens
 from broadway_api.events import listen_for_jobs, watch_queue
 from broadway_api.handlers.shared import HttpLimits, OpenRequests
 from broadway_api.loop_monitor import LoopMonitor
+from broadway_api.measured_store import measured
+from broadway_api.metrics import Metrics
 from broadway_api.policy import Policy
 from broadway_api.secret_box import SecretBox
 from broadway_api.service import Service
@@ -70,15 +72,17 @@ async def serve(
     `courses` are those of the operator's course config, if there is one. Raises OSError if it cannot bind,
     SecretKeyMismatch if `secret_box` does not open the store's secrets, and what `Tenancy.load_courses` does.
     """
+    monitor, requests = LoopMonitor(), OpenRequests()
+    metrics = Metrics(lambda: monitor.lag)
+    store = measured(store, metrics)
     clock = StoreClock(store.time)
     await clock.synchronize()
-    service = Service(store, policy, secret_box, tokens, clock=clock.now)
+    service = Service(store, policy, secret_box, tokens, clock=clock.now, metrics=metrics)
     await service.vault.check_key()
     await service.access.refresh()
     if courses is not None:
         await service.tenancy.load_courses(courses)
     sweeper = Sweeper(store, service.settler, service.wake_ups, policy, clock)
-    monitor, requests = LoopMonitor(), OpenRequests()
     app = make_app(service, monitor=monitor, requests=requests, limits=limits)
     server = HTTPServer(
         app,

@@ -8,10 +8,13 @@ from datetime import datetime
 from broadway_api.access import Access
 from broadway_api.clock import utc_now
 from broadway_api.cluster_tokens import ClusterTokens
+from broadway_api.errors import StoreUnavailable
 from broadway_api.events import WakeUps
 from broadway_api.fleet import Fleet
 from broadway_api.health import Health
 from broadway_api.known_runs import KnownRuns
+from broadway_api.metrics import Metrics
+from broadway_api.monitoring import Monitoring
 from broadway_api.policy import Policy
 from broadway_api.runs import Runs
 from broadway_api.secret_box import SecretBox
@@ -33,6 +36,7 @@ class Service:
         cluster_tokens: ClusterTokens,
         *,
         clock: Callable[[], datetime] = utc_now,
+        metrics: Metrics | None = None,
     ) -> None:
         self.policy = policy
         self.vault = Vault(store, secret_box, clock)
@@ -58,6 +62,7 @@ class Service:
         self.fleet = Fleet(
             store, policy, known=known, vault=self.vault, settler=self.settler, wake_ups=self.wake_ups, now=clock
         )
+        self.monitoring = Monitoring(store, metrics or Metrics(), self.fleet.workers, clock)
 
     def now(self) -> datetime:
         """The time by which leases are judged."""
@@ -66,3 +71,9 @@ class Service:
     async def ping(self) -> None:
         """Raises StoreUnavailable."""
         await self._health.check()
+
+    async def check_ready(self) -> None:
+        """Raise StoreUnavailable if new requests had better go to another process."""
+        if self.wake_ups.closed:
+            raise StoreUnavailable("this API process is stopping")
+        await self.ping()

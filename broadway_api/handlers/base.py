@@ -99,6 +99,7 @@ class ApiHandler(RequestHandler):
         self.service = shared.service
         self.gate = shared.gate
         self.monitor = shared.monitor
+        self.metrics_are_open = shared.limits.open_metrics
         self.queue_empty_code = shared.limits.queue_empty_code
         self._requests = shared.requests
         self._max_body_bytes = min(shared.limits.max_body_bytes, self.largest_body or sys.maxsize)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broadway_api.access import OPERATOR
 from broadway_api.handlers.base import ApiHandler
+from broadway_api.metrics import CONTENT_TYPE
 
 
 class HealthHandler(ApiHandler):
@@ -19,4 +20,27 @@ class HealthHandler(ApiHandler):
         self.succeed({"store": "ok", **details})
 
 
-routes = [(r"/healthz", HealthHandler)]
+class ReadinessHandler(ApiHandler):
+    """Whether this process is to be sent requests: it can do its work, and is not about to end."""
+
+    is_public = True
+
+    async def get(self) -> None:
+        await self.service.check_ready()
+        self.succeed({"store": "ok"})
+
+
+class MetricsHandler(ApiHandler):
+    """Prometheus's view of this process and its cluster: an operator's, unless the operator opened it to everybody."""
+
+    async def check_head(self) -> None:
+        if not self.metrics_are_open:
+            await super().check_head()
+
+    async def get(self) -> None:
+        text = await self.service.monitoring.scrape()
+        self.set_header("Content-Type", CONTENT_TYPE)
+        await self.finish(text)
+
+
+routes = [(r"/healthz", HealthHandler), (r"/readyz", ReadinessHandler), (r"/metrics", MetricsHandler)]

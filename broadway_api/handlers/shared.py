@@ -22,6 +22,7 @@ class HttpLimits:
     queue_empty_code: int = 498
     auth_failures_per_minute: int = 60  # of one address
     trusted_proxies: tuple[str, ...] = ()  # addresses and networks
+    open_metrics: bool = False  # /metrics asks for no token
 
 
 class OpenRequests:

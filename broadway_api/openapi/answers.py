@@ -252,6 +252,7 @@ HEALTH = shape(
     {"store": {"const": "ok"}, "loop_lag_seconds": {"type": "number", "minimum": 0, "description": "operators only"}},
     optional=("loop_lag_seconds",),
 )
+READINESS = shape("Readiness", {"store": {"const": "ok"}})
 
 # --- courses and tokens ----------------------------------------------------------------------------------------------
 

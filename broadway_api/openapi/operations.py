@@ -18,6 +18,23 @@ def paths(_: Context) -> Paths:
                 refusals={401: "a wrong token; none is needed", 429: "too many wrong tokens came from this address"},
             ),
         },
+        "/readyz": {
+            "get": Operation(
+                id="readiness",
+                summary="Whether this process is to be sent requests",
+                description="503 also while it is stopping.",
+                access=Access.PUBLIC,
+                answers={200: Answer(description="it is", data=answers.READINESS)},
+            ),
+        },
+        "/metrics": {
+            "get": Operation(
+                id="metrics",
+                summary="Prometheus's view of this process and its cluster",
+                description="Without a token if the API was started with `--open-metrics`.",
+                answers={200: Answer(description="the text format", media_type="text/plain")},
+            ),
+        },
         "/openapi.json": {
             "get": Operation(
                 id="describe",

@@ -100,7 +100,8 @@ class SqliteQueue(SqlitePart):
                 "SELECT course, sum(depth) AS depth, min(oldest) AS oldest FROM (SELECT course,"
                 " (SELECT count(*) FROM jobs WHERE run_id = runs.id AND state = 'queued') AS depth,"
                 " (SELECT queued_at FROM jobs WHERE run_id = runs.id AND state = 'queued' LIMIT 1) AS oldest"
-                " FROM runs WHERE settled = 0 AND state <> 'ready') GROUP BY course HAVING sum(depth) > 0"
+                " FROM runs INDEXED BY runs_unsettled WHERE settled = 0 AND state <> 'ready')"
+                " GROUP BY course HAVING sum(depth) > 0"
             )
             return {
                 row["course"]: CourseQueue(depth=row["depth"], oldest=records.from_millis(row["oldest"]))

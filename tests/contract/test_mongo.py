@@ -147,6 +147,7 @@ async def test_no_operation_reads_jobs_of_no_concern(backend: MongoBackend, stor
         await store.finished_elsewhere(run.id, worker_id)
         await store.cancel_jobs(run.id, NOW)
         await store.queue_depth()
+        await store.queue_by_course()
         await store.workers()
         await store.forget_half_created(NOW)
         await store.advance_run(run.id, leaving=RunState.PRE_PROCESSING, to=RunState.CANCELLED, now=NOW)

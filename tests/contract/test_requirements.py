@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from broadway_api.domain import JobState, Reason
 from broadway_api.store import sqlite_queue
 from broadway_api.store.port import Store
+from broadway_api.store.sqlite import SqliteStore
 from tests.contract.backends import SqliteBackend
 from tests.contract.scenarios import LEASE, NOW, claim_on, claimed, failure, later, started, states, worker
 
@@ -118,3 +119,21 @@ async def test_a_claim_is_one_statement_that_reads_the_heads_of_indexes(
         "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",
         "SCAN served VIRTUAL TABLE INDEX 1:",
     }
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_what_monitoring_asks_reads_neither_all_jobs_nor_all_runs(backend: SqliteBackend, store: Store) -> None:
+    """What MongoDB reads is in `test_mongo.py`."""
+    await started(store, 3)
+    asked: list[str] = []
+    engine = cast(SqliteStore, store)._engine
+    await engine.read(lambda db: db.set_trace_callback(asked.append))
+    await store.queue_by_course()
+    await store.workers()
+    await engine.read(lambda db: db.set_trace_callback(None))
+    selects = [statement for statement in asked if statement.startswith("SELECT")]
+    assert len(selects) == 3
+    with closing(sqlite3.connect(backend.path)) as connection:
+        plan = [row[3] for statement in selects for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+    scans = {step for step in plan if step.startswith("SCAN")}
+    assert scans == {"SCAN runs USING INDEX runs_unsettled", "SCAN jobs USING INDEX jobs_held", "SCAN workers"}

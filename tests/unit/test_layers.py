@@ -27,6 +27,14 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.events": ("broadway_api.capabilities",),
     "broadway_api.loop_monitor": (),
     "broadway_api.clock": (),
+    # What is measured.
+    "broadway_api.metrics": ("broadway_api.domain",),
+    "broadway_api.measured_store": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.metrics", "broadway_api.store.port"),
+    ),
+    "broadway_api.monitoring": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.metrics", "broadway_api.store.port"),
+    ),
     "broadway_api.supervision": ("broadway_api.errors",),
     # Rules are pure.
     "broadway_api.lifecycle": ("broadway_api.domain",),
@@ -69,6 +77,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.policy", "broadway_api.clock", "broadway_api.events", "broadway_api.settling"),
         *("broadway_api.known_runs", "broadway_api.runs", "broadway_api.fleet", "broadway_api.store.port"),
         *("broadway_api.secret_box", "broadway_api.vault", "broadway_api.health"),
+        *("broadway_api.errors", "broadway_api.metrics", "broadway_api.monitoring"),
         "broadway_api.waiting",
         *("broadway_api.cluster_tokens", "broadway_api.access", "broadway_api.tenancy"),
     ),
@@ -122,7 +131,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.ids", "broadway_api.auth"),
         *("broadway_api.json_body", "broadway_api.schemas", "broadway_api.wire", "broadway_api.intake"),
         *("broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
-        *("broadway_api.tenants", "broadway_api.access", "broadway_api.failures"),
+        *("broadway_api.tenants", "broadway_api.access", "broadway_api.failures", "broadway_api.metrics"),
     ),
     # What routes take and answer, in OpenAPI's words.
     "broadway_api.openapi*": (
@@ -138,6 +147,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.clock", "broadway_api.supervision", "broadway_api.secret_box"),
         *("broadway_api.service", "broadway_api.sweeper", "broadway_api.handlers.shared", "broadway_api.app"),
         *("broadway_api.tenants", "broadway_api.cluster_tokens"),
+        *("broadway_api.metrics", "broadway_api.measured_store"),
     ),
     # The grader and the client speak to the API over the wire alone.
     "broadway_grader": (),
@@ -164,6 +174,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 DRIVERS: Mapping[str, tuple[str, ...]] = {
     "tornado": ("api", "broadway_api.app", "broadway_api.server", "broadway_api.handlers*"),
     "pymongo": ("broadway_api.store.mongo*",),
+    "prometheus_client": ("broadway_api.metrics",),
     "cryptography": ("broadway_api.secret_box",),
     "sqlite3": ("broadway_api.store.sqlite*",),
     "docker": ("broadway_grader.runtimes*", "scripts.demo"),
