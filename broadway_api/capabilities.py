@@ -6,21 +6,43 @@ A worker has labels, each a name with a value, which may be empty: `gpu`, `arch=
 A requirement is those that a job's stages and its run ask for, sorted, with commas between them; the empty one asks
 for nothing. Jobs that ask for the same have the same text, so a queue has few of them, and what a worker may be given
 is a short list of texts.
+
+`!protocol=course` asks for a worker without that label, which is on every grader of the course protocol: such a one
+ignores the fields of a stage that it does not know, a limit or another user among them. Jobs that have such fields are
+kept from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from broadway_api.domain import JobType, RunConfig
+from broadway_api.domain import JobType, RunConfig, Stage
 
 #: Asks for nothing: every worker will do.
 NOTHING = ""
 
+#: The label of graders of the course protocol, and the fields of a stage that those know.
+COURSE_PROTOCOL = {"protocol": "course"}
+COURSE_PROTOCOL_FIELDS = frozenset(
+    {"image", "env", "entry_point", "enable_networking", "privileged", "host_name", "timeout", "memory", "logs"}
+    | {"cpuset_cpus", "require"}
+)
+
+_NOT_COURSE_PROTOCOL = "!protocol=course"
+_PLAIN = Stage(image="")
+
 
 def requirement_of(config: RunConfig, job_type: JobType) -> str:
     """What a worker must have to run jobs of that type: all that the run and the stages ask for."""
-    return requirement([*config.require, *(label for stage in config.pipeline(job_type) for label in stage.require)])
+    stages = config.pipeline(job_type)
+    labels = [*config.require, *(label for stage in stages for label in stage.require)]
+    return requirement(labels if all(map(_is_simple, stages)) else [*labels, _NOT_COURSE_PROTOCOL])
+
+
+def _is_simple(stage: Stage) -> bool:
+    """Whether graders of the course protocol know all that the stage asks for."""
+    others = Stage.__dataclass_fields__.keys() - COURSE_PROTOCOL_FIELDS
+    return not stage.secrets and all(getattr(stage, name) == getattr(_PLAIN, name) for name in others)
 
 
 def requirement(labels: Iterable[str]) -> str:
@@ -44,11 +66,13 @@ def shortage(required: str, fleet: Sequence[Mapping[str, str]]) -> str | None:
         return None
     if not fleet:
         return "no worker is connected"
-    *others, last = labels_in(required)
+    *others, last = [label.replace("!", "no ") for label in labels_in(required)]
     listed = f"{', '.join(others)} and {last}" if others else last
     return f"0 of {len(fleet)} workers have {listed}"
 
 
 def _has(labels: Mapping[str, str], label: str) -> bool:
+    if label.startswith("!"):
+        return not _has(labels, label[1:])
     name, has_value, value = label.partition("=")
     return name in labels and (not has_value or labels[name] == value)

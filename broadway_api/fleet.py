@@ -75,9 +75,10 @@ class Fleet:
         runtime: str = "",
         version: str = "",
         labels: Mapping[str, str],
+        name: str | None = None,
         by: Principal,
     ) -> Worker:
-        """Admit a worker and give it its id."""
+        """Admit a worker and give it its id. Raises WorkerNameTaken."""
         now = self._now()
         worker = Worker(
             id=ids.new_id(),
@@ -88,6 +89,7 @@ class Fleet:
             labels=labels,
             registered_at=now,
             last_seen=now,
+            name=name,
             owner=by.owner,
         )
         await self._store.register_worker(worker)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from datetime import datetime
+from typing import Any
 
 from broadway_api import bounds, capabilities, environment, ids, json_body, runconfig
 from broadway_api.domain import DEFAULT_COURSE, Env, IdempotencyKey, Job, JobType, Run
@@ -37,7 +38,12 @@ class Intake:
 
         Without a `priority` it is EXPRESS_PRIORITY for a small run, else 0.
         """
-        data = json_body.parse(body)
+        return self.plan_value(json_body.parse(body), now, course=course, priority=priority)
+
+    def plan_value(
+        self, data: Any, now: datetime, *, course: str = DEFAULT_COURSE, priority: int | None = None
+    ) -> tuple[Run, list[Job]]:
+        """The same of a body that has been parsed. Raises InvalidInput."""
         self._validator.check(data)
         config = runconfig.from_json(data)
         roster = data["students"]

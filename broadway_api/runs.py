@@ -105,6 +105,10 @@ class Runs:
         owner = await self._access.course_of(by, course)
         plan = partial(self._intake.plan, course=owner, priority=priority)
         run, jobs = await _beside_loop(len(body), plan, body, self._now())
+        return await self.keep(run, jobs, idempotency)
+
+    async def keep(self, run: Run, jobs: Sequence[Job], idempotency: IdempotencyKey | None = None) -> str:
+        """Keep a run that was planned. Raises InvalidInput, IdempotencyMismatch."""
         if faults := await self._vault.missing(run.course, run.config):
             raise InvalidInput(faults[:MAX_FAULTS], more=len(faults[MAX_FAULTS:]))
         run_id = await self._store.create_run(run, jobs, idempotency=idempotency)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from broadway_api.access import Access
+from broadway_api.assignments import Assignments
 from broadway_api.clock import utc_now
 from broadway_api.cluster_tokens import ClusterTokens
 from broadway_api.errors import StoreUnavailable
@@ -15,6 +16,7 @@ from broadway_api.health import Health
 from broadway_api.known_runs import KnownRuns
 from broadway_api.metrics import Metrics
 from broadway_api.monitoring import Monitoring
+from broadway_api.named_workers import NamedWorkers
 from broadway_api.policy import Policy
 from broadway_api.runs import Runs
 from broadway_api.secret_box import SecretBox
@@ -63,6 +65,8 @@ class Service:
             store, policy, known=known, vault=self.vault, settler=self.settler, wake_ups=self.wake_ups, now=clock
         )
         self.monitoring = Monitoring(store, metrics or Metrics(), self.fleet.workers, clock)
+        self.named_workers = NamedWorkers(store, self.fleet, policy, now=clock)
+        self.assignments = Assignments(store, self.runs, self.waiting, policy, now=clock)
 
     def now(self) -> datetime:
         """The time by which leases are judged."""

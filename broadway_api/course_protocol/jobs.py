@@ -30,16 +30,6 @@ def handout(job: Job, config: RunConfig, envs: Sequence[Mapping[str, str]], *, o
     return {"grading_job_id": job.id, "stages": [_stage(stage, env, leave_out) for stage, env in stages]}
 
 
-def is_for_released_graders(config: RunConfig, job: Job) -> bool:
-    """Whether a grader of this protocol can do all that the job's stages ask for.
-
-    It would ignore what it does not know: a limit, another user, the sealing of results.
-    """
-    known = set(STAGE_FIELDS.values())
-    others = [name for name in Stage.__dataclass_fields__ if name not in known]
-    return all(getattr(stage, name) == getattr(_PLAIN, name) for stage in config.pipeline(job.type) for name in others)
-
-
 def _stage(stage: Stage, env: Mapping[str, str], leave_out: frozenset[str]) -> Json:
     data: Json = {}
     for theirs, ours in STAGE_FIELDS.items():

@@ -29,10 +29,14 @@ _ANYTHING_GOES = Policy(
     max_stage_timeout=2**31,
 )
 
+#: No secrets in it, which this protocol does not know.
+_ENV: Schema = ENV | {"title": "CourseEnvironment", "description": "name → value; a dollar sign means nothing"}
+
 
 def _stage() -> Schema:
     ours = stage_schema(_ANYTHING_GOES)["properties"]
     stage = {name: ours[our_name] for name, our_name in STAGE_FIELDS.items()}
+    stage["env"] = _ENV
     stage["memory"] = stage["memory"] | {"type": "string", "description": "a number with the unit b, k, m or g"}
     return {
         "title": "CourseStage",
@@ -59,7 +63,7 @@ GRADING_CONFIG: Schema = {
         "student_pipeline": _pipeline(optional=False),
         "pre_processing_pipeline": _pipeline(optional=True),
         "post_processing_pipeline": _pipeline(optional=True),
-        "env": ENV | {"type": ["object", "null"]},
+        "env": _ENV | {"title": "AssignmentEnvironment", "type": ["object", "null"]},
     },
     "additionalProperties": False,
 }
@@ -71,8 +75,8 @@ GRADING_RUN: Schema = {
     "required": ["students_env"],
     "properties": {
         "students_env": {"type": "array", "minItems": 1, "items": {"type": "object"}},
-        "pre_processing_env": ENV,
-        "post_processing_env": ENV,
+        "pre_processing_env": _ENV,
+        "post_processing_env": _ENV,
     },
     "additionalProperties": False,
 }

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadway_api import environment, runconfig
+from broadway_api import capabilities, environment, runconfig
 from broadway_api.course_protocol import configs, jobs, words
-from broadway_api.course_protocol.shapes import GRADING_CONFIG, GRADING_RUN, JOB_RESULT
+from broadway_api.course_protocol.shapes import GRADING_CONFIG, GRADING_RUN, JOB_RESULT, STAGE_FIELDS
 from broadway_api.domain import Job, JobState, JobType, Reason, RunState, Stage, StageLog
 from broadway_api.errors import Fault, InvalidInput
 from broadway_api.ids import new_id
@@ -170,14 +170,24 @@ def test_a_run_of_nobody_is_refused() -> None:
         {"pids": 3},
         {"cpus": 2.0},
         {"results": True},
+        {"read_only": True},
+        {"env": {"KEY": {"secret": "key"}}},
     ],
 )
 def test_what_a_released_grader_would_ignore_is_not_for_it(stage: dict[str, Any]) -> None:
     plain = runconfig.from_json(configs.run_config({"student_pipeline": [FULL]}, {"students_env": [{}]}))
-    assert jobs.is_for_released_graders(plain, job())
+    released = capabilities.COURSE_PROTOCOL
+    assert capabilities.fits(released, capabilities.requirement_of(plain, JobType.STUDENT))
     beyond = runconfig.from_json({"student_pipeline": [{"image": "a"}, {"image": "a"} | stage]})
-    assert not jobs.is_for_released_graders(beyond, job())
-    assert jobs.is_for_released_graders(beyond, job(JobType.PRE_PROCESSING))
+    required = capabilities.requirement_of(beyond, JobType.STUDENT)
+    assert not capabilities.fits(released, required)
+    assert capabilities.fits({"gpu": ""}, required)
+    assert capabilities.fits(released, capabilities.requirement_of(beyond, JobType.PRE_PROCESSING))
+    assert capabilities.shortage(required, [released]) == "0 of 1 workers have no protocol=course"
+
+
+def test_what_a_released_grader_knows_is_what_this_protocol_can_say() -> None:
+    assert set(STAGE_FIELDS.values()) | {"require"} == capabilities.COURSE_PROTOCOL_FIELDS
 
 
 def test_memory_in_bytes_is_handed_out_as_text() -> None:

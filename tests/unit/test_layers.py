@@ -80,6 +80,16 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.errors", "broadway_api.metrics", "broadway_api.monitoring"),
         "broadway_api.waiting",
         *("broadway_api.cluster_tokens", "broadway_api.access", "broadway_api.tenancy"),
+        *("broadway_api.assignments", "broadway_api.named_workers"),
+    ),
+    "broadway_api.assignments": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.environment"),
+        *("broadway_api.course_protocol*", "broadway_api.intake", "broadway_api.runs", "broadway_api.all_jobs"),
+        *("broadway_api.tenants", "broadway_api.waiting", "broadway_api.store.port"),
+    ),
+    "broadway_api.named_workers": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.capabilities"),
+        *("broadway_api.fleet", "broadway_api.tenants", "broadway_api.store.port"),
     ),
     "broadway_api.health": ("broadway_api.errors", "broadway_api.store.port"),
     "broadway_api.secret_box": ("broadway_api.errors",),
@@ -132,11 +142,12 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.json_body", "broadway_api.schemas", "broadway_api.wire", "broadway_api.intake"),
         *("broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
         *("broadway_api.tenants", "broadway_api.access", "broadway_api.failures", "broadway_api.metrics"),
+        *("broadway_api.course_protocol*", "broadway_api.fleet"),
     ),
     # What routes take and answer, in OpenAPI's words.
     "broadway_api.openapi*": (
         *("broadway_api.domain", "broadway_api.policy", "broadway_api.schemas", "broadway_api.results"),
-        *("broadway_api.tenants", "broadway_api.openapi*"),
+        *("broadway_api.tenants", "broadway_api.course_protocol*", "broadway_api.openapi*"),
     ),
     "broadway_api.app": (
         *("broadway_api.failures", "broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
