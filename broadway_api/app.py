@@ -9,9 +9,12 @@ from tornado.web import Application
 from broadway_api.failures import Failures
 from broadway_api.handlers import courses, documentation, operations, secrets, tenants, workers
 from broadway_api.handlers.base import UnknownPathHandler, log_request
+from broadway_api.handlers.course_protocol import courses as course_protocol_courses
+from broadway_api.handlers.course_protocol import graders as course_protocol_graders
+from broadway_api.handlers.course_protocol import sockets as course_protocol_sockets
 from broadway_api.handlers.gate import Gate
 from broadway_api.handlers.proxies import Proxies
-from broadway_api.handlers.shared import HttpLimits, OpenRequests, Shared
+from broadway_api.handlers.shared import HttpLimits, OpenRequests, OpenSockets, Shared
 from broadway_api.loop_monitor import LoopMonitor
 from broadway_api.openapi.document import document
 from broadway_api.openapi.model import Context
@@ -23,6 +26,7 @@ def make_app(
     *,
     monitor: LoopMonitor | None = None,
     requests: OpenRequests | None = None,
+    sockets: OpenSockets | None = None,
     limits: HttpLimits | None = None,
 ) -> Application:
     """All routes over a service. Raises ValueError for a proxy that is no address."""
@@ -33,15 +37,19 @@ def make_app(
         gate=Gate(service.access, Failures(limits.auth_failures_per_minute), proxies),
         monitor=monitor or LoopMonitor(),
         requests=requests or OpenRequests(),
+        sockets=sockets or OpenSockets(),
         limits=limits,
     )
     routes = [
+        *course_protocol_graders.routes,  # those whose paths are not theirs alone come before ours
         *courses.routes,
         *secrets.routes,
         *workers.routes,
         *tenants.routes,
         *operations.routes,
         *documentation.routes,
+        *course_protocol_courses.routes,
+        *course_protocol_sockets.routes,
     ]
     description = document(Context(policy=service.policy, queue_empty_code=limits.queue_empty_code))
     return Application(

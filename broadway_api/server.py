@@ -17,7 +17,7 @@ from broadway_api.app import make_app
 from broadway_api.clock import StoreClock
 from broadway_api.cluster_tokens import ClusterTokens
 from broadway_api.events import listen_for_jobs, watch_queue
-from broadway_api.handlers.shared import HttpLimits, OpenRequests
+from broadway_api.handlers.shared import HttpLimits, OpenRequests, OpenSockets
 from broadway_api.loop_monitor import LoopMonitor
 from broadway_api.measured_store import measured
 from broadway_api.metrics import Metrics
@@ -83,7 +83,8 @@ async def serve(
     if courses is not None:
         await service.tenancy.load_courses(courses)
     sweeper = Sweeper(store, service.settler, service.wake_ups, policy, clock)
-    app = make_app(service, monitor=monitor, requests=requests, limits=limits)
+    connected = OpenSockets()
+    app = make_app(service, monitor=monitor, requests=requests, sockets=connected, limits=limits)
     server = HTTPServer(
         app,
         ssl_options=tls,
@@ -107,7 +108,7 @@ async def serve(
         server.stop()
         service.wake_ups.close()  # polls that wait are answered: there is no work
         with suppress(TimeoutError):
-            await asyncio.wait_for(requests.all_ended(), DRAIN_SECONDS)
+            await asyncio.wait_for(asyncio.gather(requests.all_ended(), connected.leave_all()), DRAIN_SECONDS)
         requests.refuse_rest()
         with suppress(TimeoutError):  # it waits for handlers, and one may hang on a store that is away
             await asyncio.wait_for(server.close_all_connections(), CLOSE_SECONDS)

@@ -88,6 +88,9 @@ class ApiHandler(RequestHandler):
     #: Bytes of a body that is never larger, whatever the operator allows; None: as large as that.
     largest_body: ClassVar[int | None] = None
 
+    #: What each refusal is in HTTP; the first class that fits.
+    status_codes: ClassVar[Sequence[tuple[type[Exception], int]]] = STATUS_CODES
+
     #: Whether nobody is there any more to be answered.
     client_has_gone = False
 
@@ -277,7 +280,7 @@ class ApiHandler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every error's answer; Tornado calls it with the exception at hand."""
         error = kwargs.get("exc_info", (None, None, None))[1]
-        for kind, status in STATUS_CODES:
+        for kind, status in self.status_codes:
             if isinstance(error, kind):
                 status_code = status
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Protocol
 
 from tornado.web import RequestHandler
 
@@ -55,6 +56,32 @@ class OpenRequests:
             handler.send_error(503, exc_info=(type(stopping), stopping, None))
 
 
+class Connection(Protocol):
+    """A worker that stays connected."""
+
+    async def leave(self, code: int | None = None) -> None:
+        """End it, with a close code of WebSocket if it is we who do."""
+
+
+class OpenSockets:
+    """The workers that are connected, so that a stopping server can see them out."""
+
+    def __init__(self) -> None:
+        self._open: set[Connection] = set()
+
+    def add(self, connection: Connection) -> None:
+        """One more."""
+        self._open.add(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """One less; safe to repeat."""
+        self._open.discard(connection)
+
+    async def leave_all(self) -> None:
+        """See them all out: what they hold goes back to the queue, and costs nobody anything."""
+        await asyncio.gather(*(connection.leave(1001) for connection in list(self._open)))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shared:
     """What `make_app` gives to each handler."""
@@ -63,4 +90,5 @@ class Shared:
     gate: Gate
     monitor: LoopMonitor
     requests: OpenRequests
+    sockets: OpenSockets
     limits: HttpLimits

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from broadway_api import __version__
-from broadway_api.openapi import courses, operations, secrets, tenants, workers
+from broadway_api.openapi import course_protocol, courses, operations, secrets, tenants, workers
 from broadway_api.openapi.model import Access, Answer, Context, Operation, Parameter
 from broadway_api.schemas import COURSE_ID, ID, SECRET_NAME, Schema
 
@@ -18,7 +18,10 @@ MODULES = (
     ("Graders", workers.paths),
     ("Access", tenants.paths),
     ("Operations", operations.paths),
+    ("Course protocol", course_protocol.paths),
 )
+
+_NAME: Schema = {"type": "string", "pattern": "^[-A-Za-z0-9_]+$"}
 
 #: What stands in braces in a path template.
 PATH_PARAMETERS: Mapping[str, Schema] = {
@@ -26,6 +29,11 @@ PATH_PARAMETERS: Mapping[str, Schema] = {
     "job_id": ID,
     "worker_id": ID,
     "secret": {"type": "string", "pattern": SECRET_NAME},
+    "assignment": _NAME,
+    "run": _NAME,
+    "job": _NAME,
+    "worker": _NAME,
+    "scope": {"type": "string", "pattern": "^[^()/]+$"},
     "course": {"type": "string", "pattern": COURSE_ID},
     "token_id": ID,
     "asset": {"type": "string", "pattern": "^[a-z.-]+$"},
@@ -87,9 +95,9 @@ def document(context: Context) -> dict[str, Any]:
     described: dict[str, Any] = {}
     for heading, paths in MODULES:
         for template, methods in paths(context).items():
-            described[template] = {"parameters": _path_parameters(template)} | {
-                method: _operation(operation, heading, template) for method, operation in methods.items()
-            }
+            described.setdefault(template, {"parameters": _path_parameters(template)}).update(
+                {method: _operation(operation, heading, template) for method, operation in methods.items()}
+            )
     return {
         "openapi": "3.1.0",
         "info": {
