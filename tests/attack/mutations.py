@@ -15,7 +15,7 @@ from unittest.mock import patch
 import docker
 
 from broadway_grader import sealing
-from broadway_grader.runtimes import bubblewrap, output, process
+from broadway_grader.runtimes import bubblewrap, output
 from broadway_grader.runtimes import container as container_module
 from broadway_grader.volumes import watched
 
@@ -103,12 +103,12 @@ def limits(*removed: str) -> Off:
 @contextlib.contextmanager
 def inherited_environment() -> Iterator[None]:
     """The sandbox starts with the grader's environment."""
-    real = subprocess.Popen
+    real: Any = subprocess.Popen
 
     def inheriting(*arguments: Any, env: object, **named: Any) -> Any:
         return real(*arguments, env=dict(os.environ), **named)
 
-    with patch.object(process.subprocess, "Popen", inheriting):
+    with patch.object(subprocess, "Popen", inheriting):
         yield
 
 

@@ -93,9 +93,10 @@ def test_the_env_of_a_phase_stands_over_that_of_its_stages() -> None:
 
 @given(st.dictionaries(st.sampled_from(["a", "b", "HOME"]), st.text("$aHOME{}. ")))
 def test_a_dollar_sign_means_nothing(env: dict[str, str]) -> None:
-    config = {"student_pipeline": [{"image": "a"}], "env": {"HOME": "/root", "a": "$HOME", "b": "$$"}}
+    assignment = {"HOME": "/root", "a": "$HOME", "b": "$$"}
+    config = {"student_pipeline": [{"image": "a"}], "env": assignment}
     (stage,) = handed_out(config, {"students_env": [env]})
-    assert stage["env"] == config["env"] | env
+    assert stage["env"] == assignment | env
 
 
 @pytest.mark.parametrize("phase", ["pre_processing", "post_processing"])
