@@ -152,7 +152,8 @@ def unreachable(error: httpx.TransportError) -> Unreachable:
             url, f"TLS: {getattr(tls, 'verify_message', '') or tls.reason or tls}", sent=False, final=True
         )
     if isinstance(error, httpx.TimeoutException):
-        return Unreachable(url, "it took too long", sent=sent)
+        hint = "; does it speak HTTPS?" if isinstance(error, httpx.ConnectTimeout) and url.startswith("https") else ""
+        return Unreachable(url, f"it took too long{hint}", sent=sent)
     problem = str(error).removeprefix("[Errno -2] ").removeprefix("[Errno 111] ").removeprefix("[Errno -3] ")
     if "All connection attempts failed" in problem:  # anyio's words, for whatever happened
         problem = "connection refused, or no way there"

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from scripts import processes
+from broadway_client.cli import processes
 from scripts.start_run_script import Api, ScriptError, Status, follow, progress, read_config
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pymongo
 import pymongo.errors
 
-from scripts.processes import Process, free_port, start
+from broadway_client.cli.processes import Process, free_port, start
 
 ROOT = Path(__file__).parents[1]
 REPLICA_SET = "broadway"

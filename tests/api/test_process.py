@@ -21,7 +21,7 @@ import httpx
 import pymongo
 import pytest
 
-from scripts.processes import Process, free_port, start
+from broadway_client.cli.processes import Process, free_port, start
 from tests import services
 from tests.api.serving import run_config
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from scripts.processes import Process, free_port, start
+from broadway_client.cli.processes import Process, free_port, start
 from tests import services
 from tests.chaos.proxy import CALM, Link
 from tests.chaos.schedule import HEARTBEAT, LEASE

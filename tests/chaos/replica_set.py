@@ -11,7 +11,7 @@ from typing import Any, Self
 import pymongo
 import pymongo.errors
 
-from scripts.processes import free_port
+from broadway_client.cli.processes import free_port
 from tests import services
 from tests.chaos.fleet import Managed, mongod
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
+from broadway_client.cli.processes import Process, free_port, start
 from broadway_client.client import Client
-from scripts.processes import Process, free_port, start
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "token-of-the-clients-tests"

@@ -14,7 +14,7 @@ import pytest
 from broadway_api.domain import JobType, RunState
 from broadway_api.errors import SchemaTooNew, StoreInUse, StoreUnavailable, StoreUrlInvalid
 from broadway_api.store import open_store
-from scripts.processes import free_port
+from broadway_client.cli.processes import free_port
 from tests.contract.backends import Backend, MongoBackend, SqliteBackend
 from tests.contract.scenarios import LEASE, NOW, claim_on, claimed, created, started, success, worker
 

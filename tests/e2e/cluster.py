@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from scripts.processes import Process, free_port, start
+from broadway_client.cli.processes import Process, free_port, start
 from tests import services
 from tests.e2e.fleet import ROOT, Fleet
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from scripts.processes import Process, free_port, start
+from broadway_client.cli.processes import Process, free_port, start
 from scripts.start_run_script import ENDED, Api, Status
 from tests.e2e.leftovers import containers_of, kill_processes_of, processes_of, remove_containers_of, unmount_below
 

@@ -20,7 +20,7 @@ import httpx
 import pymongo
 import pytest
 
-from scripts.processes import Process, free_port
+from broadway_client.cli.processes import Process, free_port
 from tests import services
 from tests.e2e.classes import run_config, stage
 from tests.e2e.cluster import CONFIG, Cluster, start_nginx

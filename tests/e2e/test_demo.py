@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from broadway_client.cli.processes import Process, start
 from scripts.demo import EXPECTED, SAMPLE
-from scripts.processes import Process, start
 from tests.e2e.fleet import ROOT
 from tests.e2e.leftovers import containers_of, kill_processes_of, processes_of, remove_containers_of
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from scripts.processes import free_port, start
+from broadway_client.cli.processes import free_port, start
 from tests.e2e.classes import run_config, stage
 from tests.e2e.fleet import ROOT, TOKEN, Fleet
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.processes import Process, free_port, start
+from broadway_client.cli.processes import Process, free_port, start
 from tests.services import ROOT
 
 SECONDS = 60.0

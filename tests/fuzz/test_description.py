@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scripts.processes import Process, free_port, start
+from broadway_client.cli.processes import Process, free_port, start
 from tests import services
 
 ROOT = Path(__file__).parents[2]

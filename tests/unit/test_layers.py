@@ -170,15 +170,27 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_grader.runtimes*", "broadway_grader.volumes.usage", "broadway_grader.volumes.port"),
     ),
     "broadway_grader.*": ("broadway_grader*", "config"),
-    "broadway_client*": ("broadway_client*",),
+    # The command has two doors to the rest: the API's pure rules, and the programs, which it starts as processes.
+    "broadway_client.cli.offline": (
+        *("broadway_client.errors", "broadway_client.cli.names", "broadway_api.domain", "broadway_api.errors"),
+        *("broadway_api.policy", "broadway_api.environment", "broadway_api.intake"),
+    ),
+    "broadway_client.cli*": ("broadway_client*",),
+    # The library stands without the command.
+    "broadway_client*": (
+        "broadway_client",
+        "broadway_client.[!c]*",
+        "broadway_client.c[!l]*",
+        "broadway_client.client",
+    ),
     # The programs put the pieces together.
     "config": (),
     "logs": (),
     "api": ("config", "logs", "broadway_api*"),
     "grader": ("config", "logs", "broadway_grader*"),
     "scripts.start_run_script": (),  # it is copied to places where nothing else of ours is
-    "scripts.processes": (),
-    "scripts.demo": ("scripts.*",),
+    "scripts.demo": ("scripts.*", "broadway_client.cli.processes"),
+    "scripts.cli_reference": ("broadway_client.cli*",),
 }
 
 #: Foreign packages → the only modules that may import them: a driver's errors and types end in its adapter.
@@ -262,7 +274,8 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
         ("broadway_api.service", "from broadway_api.store import sqlite"),
         ("broadway_api.handlers.courses", "def handle():\n    from broadway_api.store.port import Store"),
         ("broadway_grader.wire", "from broadway_api import wire"),
-        ("broadway_client.cli", "from broadway_api.domain import Run"),
+        ("broadway_client.cli.runs", "from broadway_api.domain import Run"),
+        ("broadway_client.calls", "from broadway_client.cli.names import run_id"),
     ],
 )
 def test_the_table_sees_an_import_that_points_upwards(module: str, source: str) -> None:

@@ -1,0 +1,155 @@
+"""`broadway job`: one job, and what it printed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+import click
+from rich.text import Text
+
+from broadway_client.cli.names import duration, job_id, job_name, local_time, number
+from broadway_client.cli.output import STYLES, Output
+from broadway_client.cli.session import Session, connected
+from broadway_client.client import Client
+from broadway_client.models import JobDetail, JobLog, StageLog
+
+_JOB = click.argument("job_", metavar="JOB")
+
+#: Seconds between looks at a log that is followed.
+_LOOK_EVERY = 1.0
+
+
+@click.group()
+def job() -> None:
+    """Look at one job. JOB is a job's id, or a run and a student: `latest/amy`."""
+
+
+@job.command()
+@_JOB
+@connected
+def show(session: Session, job_: str) -> None:
+    """Show all about a job but its output: stages, exit codes, limits, attempts, results."""
+    with session.client() as client:
+        found = client.job(job_id(client, job_))
+    if session.output.as_json:
+        session.output.json(found.raw)
+    else:
+        _show(session.output, found)
+
+
+def _show(output: Output, found: JobDetail) -> None:
+    state = found.state.value
+    output.line(f"job {found.job_id} of {job_name(found)}: ", Text(state, style=STYLES.get(state, "bold")))
+    facts = {
+        "reason": found.reason or "",
+        "score": "" if found.score is None else f"{number(found.score)} of {number(found.max_score) or '?'}",
+        "run": found.grading_run_id,
+        "worker": found.worker_hostname or "",
+        "attempt": found.attempt or "",
+        "queued": local_time(found.queued_at),
+        "started": local_time(found.started_at),
+        "ended": local_time(found.finished_at),
+        "took": duration(found.seconds),
+        "before it": "" if found.position is None else f"{found.position} jobs in the queue",
+        "cannot run": found.stranded or "",
+    }
+    for name, value in facts.items():
+        if value != "":
+            output.line(f"  {name:11}{value}")
+    for index, stage in enumerate(found.pipeline):
+        info = found.info[index] if index < len(found.info) else None
+        output.line(f"  stage {index}    {stage.get('image')}: ", _stage(info))
+        for name, value in (info or {}).items():
+            if name in ("memory_peak_bytes", "cpu_seconds", "image_digest", "message") and value:
+                output.line(f"             {name} {value}")
+    for attempt in found.attempts:
+        output.line(f"  attempt {attempt.attempt}  {attempt.reason} on {attempt.hostname or attempt.worker_id}")
+    for test in (found.results or {}).get("tests", ()):
+        mark = f"{number(test.get('score'))} of {number(test.get('max_score')) or '?'}"
+        output.line(f"  test       {mark}  {test.get('name', '')}")
+    if state == "failed":
+        output.line(f"  what it printed: broadway job log {found.job_id}")
+
+
+def _stage(info: Mapping[str, object] | None) -> Text:
+    if info is None:
+        return Text("did not run", style="dim")
+    words = [] if info.get("exit_code") is None else [f"exit code {info['exit_code']}"]
+    words += [str(info["reason"])] if info.get("reason") else []
+    truncated = info.get("truncated")
+    cut = [name for name, is_cut in truncated.items() if is_cut] if isinstance(truncated, Mapping) else []
+    words += [f"{' and '.join(cut)} cut off"] if cut else []
+    return Text(", ".join(words), style="red" if info.get("reason") or info.get("exit_code") else "green")
+
+
+@job.command()
+@_JOB
+@click.option("--stage", type=click.IntRange(0), help="Only this stage; they count from 0.")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
+@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only this.")
+@connected
+def log(session: Session, job_: str, stage: int | None, follow: bool, stream: str | None) -> None:
+    """Print what a job printed.
+
+    Its standard output goes to stdout, its standard error to stderr. On a terminal, what a terminal would obey
+    (escape sequences, say) is shown and not obeyed; piped, it is what the job wrote.
+    """
+    with session.client() as client:
+        found = job_id(client, job_)
+        if session.output.as_json:
+            session.output.json((_ended(client, found, stage) if follow else client.job_log(found, stage)).raw)
+            return
+        printer = _Printer(session.output, stream)
+        while True:
+            # Asked before the log: what was printed until the end is then in the log.
+            has_ended = not follow or client.job(found).state.ended
+            printer.print(client.job_log(found, stage))
+            if has_ended:
+                break
+            time.sleep(_LOOK_EVERY)
+        if not printer.has_printed:
+            state = client.job(found).state.value
+            session.output.aside(f"job {found} has printed nothing; it is {state}", style="dim")
+
+
+def _ended(client: Client, found: str, stage: int | None) -> JobLog:
+    while not client.job(found).state.ended:
+        time.sleep(_LOOK_EVERY)
+    return client.job_log(found, stage)
+
+
+class _Printer:
+    """Prints what is new in a log that grows. A new attempt begins anew."""
+
+    def __init__(self, output: Output, stream: str | None) -> None:
+        self._output = output
+        self._errors = Output(as_json=False, stdout=sys.stderr)
+        self._streams = ("stdout", "stderr") if stream is None else (stream,)
+        self._attempt: int | None = None
+        self._printed: dict[tuple[int, str], int] = {}
+        self._stage = -1
+        self.has_printed = False
+
+    def print(self, found: JobLog) -> None:
+        """Print what has come."""
+        if found.attempt != self._attempt:
+            if self._printed:
+                self._output.aside(f"--- attempt {found.attempt} ---", style="bold")
+            self._attempt, self._printed, self._stage = found.attempt, {}, -1
+        for one in found.stages:
+            self._print_stage(one)
+
+    def _print_stage(self, one: StageLog) -> None:
+        for name in self._streams:
+            text = one.stdout if name == "stdout" else one.stderr
+            done = self._printed.get((one.stage, name), 0)
+            if len(text) <= done:
+                continue
+            if one.stage != self._stage and self._output.is_terminal:
+                self._output.aside(f"--- stage {one.stage} ---", style="bold")
+            self._stage = one.stage
+            (self._output if name == "stdout" else self._errors).raw(text[done:])
+            self._printed[one.stage, name] = len(text)
+            self.has_printed = True

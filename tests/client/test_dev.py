@@ -1,0 +1,69 @@
+"""`broadway dev`, as a newcomer meets it; and the package, as pip installs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from broadway_client.cli.processes import free_port
+from tests.client.commands import Terminal, environment, run
+from tests.client.serving import ROOT
+
+
+def test_from_nothing_to_the_cause_of_a_failure(tmp_path: Path) -> None:
+    env = environment(None, tmp_path)
+    port = free_port()
+    there = env | {"BROADWAY_API": f"http://127.0.0.1:{port}"}  # the token is found in this directory
+    words = ("dev", "--port", str(port), "--runtime", "sandbox", "--slots", "2")
+    with Terminal(*words, cwd=tmp_path, environment=env) as terminal:
+        terminal.until("Broadway is ready.")
+        terminal.until("Ctrl-C stops it")
+        token = (tmp_path / "data" / "cluster_token").read_text().strip()
+        assert f"token   {token}" in terminal.text
+        run("config", "init", cwd=tmp_path, environment=there)
+        watched = run("run", "submit", "grading_run.jsonc", "--watch", cwd=tmp_path, environment=there)
+        assert "finished: 3 succeeded, 1 failed" in watched.stdout
+        told = run("run", "report", "latest", cwd=tmp_path, environment=there).stdout
+        assert "ValueError: invalid literal for int() with base 10: 'forty-two'" in told
+        assert "eve" in told
+        terminal.interrupt()
+        assert terminal.wait() == 0
+        assert "deregistered" in terminal.text
+        assert terminal.text.rstrip().endswith("stopped")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", port))  # nobody listens any more
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("dev", "--port", str(port), cwd=tmp_path, environment=environment(None, tmp_path), check=1)
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stdout
+    assert "the api has ended with exit code 2" in done.stderr
+
+
+def test_what_pip_installs_works_anywhere(tmp_path: Path) -> None:
+    """Without the dependencies, which this Python has; in a directory with a grader.py of somebody else's."""
+    source, site, course = tmp_path / "source", tmp_path / "site", tmp_path / "course"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "data", "build", "*.egg-info", "__pycache__"))
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(source)]
+    subprocess.run([*install, "--disable-pip-version-check"], check=True, timeout=240)
+    course.mkdir()
+    for name in ("grader", "config", "api", "logs"):
+        (course / f"{name}.py").write_text("raise SystemExit('this is not Broadway')\n")
+    env = environment(None, tmp_path) | {"PYTHONPATH": str(site), "PATH": os.environ["PATH"]}
+    for words, told in (
+        (("--version",), "broadway 0."),
+        (("api", "--help"), "--max-students"),
+        (("grader", "--help"), "--runtime"),
+        (("config", "init"), "grading_run.jsonc is written"),
+        (("config", "check", "grading_run.jsonc"), "valid: 3 students"),
+    ):
+        command = [str(site / "bin" / "broadway"), *words]
+        done = subprocess.run(command, cwd=course, env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert told in done.stdout
