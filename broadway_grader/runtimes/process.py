@@ -61,6 +61,7 @@ class Report:
         self.first: int | None = None  # a pidfd of the first process …
         self.first_pid = 0  # … and its number
         self.exit_code: int | None = None  # None: bwrap did not get to running anything, or has not ended
+        self.on_first: Callable[[], None] = lambda: None  # called when the first process is there
 
     def read(self) -> None:
         """Take what has come."""
@@ -88,6 +89,7 @@ class Report:
             with contextlib.suppress(ProcessLookupError):  # over already
                 self.first = os.pidfd_open(told["child-pid"])
                 self.first_pid = told["child-pid"]
+            self.on_first()
         if "exit-code" in told:
             self.exit_code = told["exit-code"]
 
@@ -120,6 +122,10 @@ class BwrapProcess:
             preexec_fn=_die_with_us(),
         )
         self._ended = os.pidfd_open(self._process.pid)
+        self._over = asyncio.Event()
+        self._watched = {self._ended}
+        self._loop.add_reader(self._ended, self._end)
+        self._held = False
         self.memory_peak: int | None = None  # bytes, of the largest process
         self.cpu_seconds: float | None = None
 
@@ -130,7 +136,30 @@ class BwrapProcess:
 
     async def ended(self, seconds: float) -> bool:
         """Wait for the end of the stage; False if it has not come within that many `seconds`."""
-        return await self._readable(self._ended, seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def hold(self) -> None:
+        """Keep the bwrap that was started, which now only waits, from ending before its sandbox has.
+
+        The end of a bwrap kills the first process of its namespace, and if that comes before what the stage used has
+        been handed up to that process, it is lost. To be called once a bwrap within has reported.
+        """
+        if self._tree.first is None or self._over.is_set():
+            return
+        signal.pidfd_send_signal(self._ended, signal.SIGSTOP)
+        self._held = True
+        self._watched.add(self._tree.first)
+        self._loop.add_reader(self._tree.first, self._end)
+
+    def _end(self) -> None:
+        self._over.set()
+        while self._watched:
+            self._loop.remove_reader(self._watched.pop())
 
     async def kill(self) -> None:
         """Kill the tree if it still runs, and collect what is known of it. Nothing of it is left afterwards."""
@@ -139,16 +168,20 @@ class BwrapProcess:
                 signal.pidfd_send_signal(self._tree.first, signal.SIGKILL)
             elif not await self.ended(0):  # still being set up: nothing of the stage runs yet
                 os.killpg(self._process.pid, signal.SIGKILL)
-        if not await self.ended(KILL_GRACE):
+        if self._held and self._tree.first is not None:
+            await self._readable(self._tree.first, KILL_GRACE)
+            signal.pidfd_send_signal(self._ended, signal.SIGKILL)
+        if not await self._readable(self._ended, KILL_GRACE):
             log.error("bwrap %d outlives its sandbox, killing it", self._process.pid)
             os.killpg(self._process.pid, signal.SIGKILL)
-            await self.ended(KILL_GRACE)
+            await self._readable(self._ended, KILL_GRACE)
         if self._tree.first is not None:
             await self._readable(self._tree.first, KILL_GRACE)
         self._reap()
 
     def close(self) -> None:
         """Close what is open. Whatever reads the streams must have ended."""
+        self._end()
         os.close(self._ended)
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:

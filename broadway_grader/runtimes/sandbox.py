@@ -110,6 +110,8 @@ class SandboxRuntime:
             # Of a root grader's two bwraps each has a report: of the outer one's tree, and of the inner one's stage.
             tree_report = reports.enter_context(contextlib.closing(Report())) if self._as_root else stage_report
             process = self._start(stage, stage.entry_point, place, tree_report, stage_report)
+            if tree_report is not stage_report:
+                stage_report.on_first = process.hold
             by_itself = await self._follow(process, stage, outputs, ending)
             stage_report.read()
         stdout, stderr = (output.result() for output in outputs)
