@@ -21,13 +21,16 @@ from broadway_api.errors import Rejected, StoreError
 from broadway_api.handlers.shared import HttpLimits
 from broadway_api.policy import Policy
 from broadway_api.secret_box import SecretBox, open_key_file
-from broadway_api.server import Running, serve
+from broadway_api.server import Running, WebhookSettings, serve
 from broadway_api.store import open_store
 from broadway_api.tenants import Course
 from config import QUEUE_EMPTY_CODE, ApiConfig
 from logs import Logging, start_logging
 
 logger = logging.getLogger("broadway_api")
+
+#: Bytes of the key that signs what a webhook is told; fewer could be guessed from a signature.
+LEAST_WEBHOOK_KEY = 16
 
 
 class SetupFault(Exception):
@@ -81,6 +84,7 @@ async def run(config: ApiConfig, tokens: ClusterTokens, courses: Sequence[Course
                 port=config.port,
                 limits=limits,
                 tls=tls,
+                webhook=webhook_of(config),
             )
             async with serving as running:
                 reload_on_hangup(config, tokens, running)
@@ -119,6 +123,19 @@ def policy_of(config: ApiConfig) -> Policy:
         allow_root=config.allow_root,
         allowed_images=config.image_patterns,
     )
+
+
+def webhook_of(config: ApiConfig) -> WebhookSettings | None:
+    """Who is told how runs end, if anybody. Raises SetupFault."""
+    if not config.webhook_url:
+        return None
+    try:
+        key = Path(config.webhook_key_file).read_bytes().strip()
+    except OSError as error:
+        raise SetupFault(f"--webhook-key-file {config.webhook_key_file}: {error.strerror}") from error
+    if len(key) < LEAST_WEBHOOK_KEY:
+        raise SetupFault(f"--webhook-key-file {config.webhook_key_file}: fewer than {LEAST_WEBHOOK_KEY} bytes")
+    return WebhookSettings(url=config.webhook_url, key=key)
 
 
 def secret_box_of(config: ApiConfig) -> SecretBox:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self, get_type_hints
+from urllib.parse import urlsplit
 
 #: The HTTP status that a worker gets when the queue has no job for it.
 QUEUE_EMPTY_CODE = 498
@@ -191,6 +192,8 @@ class ApiConfig(Options):
     max_body_bytes: int = option(32 * 1024 * 1024, "largest request body; a larger one is refused with 413")
     body_stall_seconds: int = option(30, "a request body that brings nothing for so long is cut off")
     open_metrics: bool = option(False, "/metrics asks for no token; else it asks for an operator's")
+    webhook_url: str = option("", "URL that is told, by POST, how each run ended; https:// or http://")
+    webhook_key_file: str = option("", "file of the key that signs what it is told; goes with --webhook-url")
     ssl_certificate: str = option("", "PEM file of the certificate chain; with --ssl-key the API speaks HTTPS")
     ssl_key: str = option("", "PEM file of the certificate's key")
 
@@ -199,6 +202,7 @@ class ApiConfig(Options):
             raise ValueError("--ssl-certificate and --ssl-key go together: give both or neither")
         if self.token and self.token_file:
             raise ValueError("--token and --token-file exclude one another: give one")
+        _check_webhook(self.webhook_url, self.webhook_key_file)
         for proxy in self.proxies:
             _check_network("--trusted-proxies", proxy)
         _check_range("--auth-failures-per-minute", self.auth_failures_per_minute, 1, 1_000_000)
@@ -425,6 +429,16 @@ def _convert(value: Any, kind: type, choices: Sequence[str]) -> Any:
 def _check_range(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ValueError(f"{name} must be between {least} and {most}, not {value}")
+
+
+def _check_webhook(url: str, key_file: str) -> None:
+    if bool(url) != bool(key_file):
+        raise ValueError("--webhook-url and --webhook-key-file go together: give both or neither")
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None):
+        raise ValueError(
+            "--webhook-url must be an http:// or https:// URL without a user; the signature says who calls"
+        )
 
 
 def _check_network(name: str, text: str) -> None:

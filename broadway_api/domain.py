@@ -342,4 +342,14 @@ class CourseQueue:
     oldest: datetime  # when the one that has waited longest was queued
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """Something to be told to a webhook until it was heard."""
+
+    id: str  # the same however often it is told
+    body: str
+    attempts: int = 0  # how often it was taken to be told
+    created_at: datetime
+
+
 Jobs = Sequence[Job]

@@ -8,7 +8,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -21,6 +21,7 @@ from broadway_api.handlers.shared import HttpLimits, OpenRequests, OpenSockets
 from broadway_api.loop_monitor import LoopMonitor
 from broadway_api.measured_store import measured
 from broadway_api.metrics import Metrics
+from broadway_api.outbox import Outbox
 from broadway_api.policy import Policy
 from broadway_api.secret_box import SecretBox
 from broadway_api.service import Service
@@ -28,6 +29,7 @@ from broadway_api.store.port import Store
 from broadway_api.supervision import end_all, supervise
 from broadway_api.sweeper import Sweeper
 from broadway_api.tenants import Course
+from broadway_api.webhook import Webhook
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,14 @@ LARGEST_HEAD = 32_768
 
 #: Seconds after which a connection is closed that brings no request, or not the whole head of one.
 IDLE_SECONDS = 120
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WebhookSettings:
+    """Who is told how runs end."""
+
+    url: str
+    key: bytes = field(repr=False)  # signs what is told
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +76,7 @@ async def serve(
     port: int,
     limits: HttpLimits,
     tls: ssl.SSLContext | None = None,
+    webhook: WebhookSettings | None = None,
 ) -> AsyncIterator[Running]:
     """Serve an open store until the block is left; then answer what is in flight.
 
@@ -77,7 +88,9 @@ async def serve(
     store = measured(store, metrics)
     clock = StoreClock(store.time)
     await clock.synchronize()
-    service = Service(store, policy, secret_box, tokens, clock=clock.now, metrics=metrics)
+    way = Webhook(webhook.url) if webhook else None
+    outbox = Outbox(store, way, webhook.key, clock.now) if webhook and way else None
+    service = Service(store, policy, secret_box, tokens, clock=clock.now, metrics=metrics, outbox=outbox)
     await service.vault.check_key()
     await service.access.refresh()
     if courses is not None:
@@ -102,6 +115,8 @@ async def serve(
         _background("access", service.access.run, failure),
         _background("loop monitor", monitor.run, failure),
     ]
+    if outbox is not None:
+        tasks.append(_background("outbox", outbox.run, failure))
     try:
         yield Running(port=sockets[0].getsockname()[1], service=service, failure=failure)
     finally:
@@ -113,6 +128,8 @@ async def serve(
         with suppress(TimeoutError):  # it waits for handlers, and one may hang on a store that is away
             await asyncio.wait_for(server.close_all_connections(), CLOSE_SECONDS)
         await end_all(tasks)
+        if way is not None:
+            way.close()
 
 
 def _background(name: str, run: Callable[[], Awaitable[None]], failure: asyncio.Future[None]) -> asyncio.Task[None]:

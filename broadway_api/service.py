@@ -17,6 +17,7 @@ from broadway_api.known_runs import KnownRuns
 from broadway_api.metrics import Metrics
 from broadway_api.monitoring import Monitoring
 from broadway_api.named_workers import NamedWorkers
+from broadway_api.outbox import Outbox
 from broadway_api.policy import Policy
 from broadway_api.runs import Runs
 from broadway_api.secret_box import SecretBox
@@ -39,11 +40,12 @@ class Service:
         *,
         clock: Callable[[], datetime] = utc_now,
         metrics: Metrics | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         self.policy = policy
         self.vault = Vault(store, secret_box, clock)
         self.wake_ups = WakeUps()
-        self.settler = Settler(store, self.wake_ups, clock)
+        self.settler = Settler(store, self.wake_ups, clock, on_end=outbox.run_ended if outbox else None)
         self._health = Health(store)
         self._clock = clock
         self.access = Access(store, cluster_tokens, clock)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from broadway_api import capabilities, lifecycle
@@ -17,10 +17,19 @@ logger = logging.getLogger(__name__)
 class Settler:
     """Asks `lifecycle.next_step` and does it, until there is none."""
 
-    def __init__(self, store: Store, wake_ups: WakeUps, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        wake_ups: WakeUps,
+        now: Callable[[], datetime],
+        *,
+        on_end: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """`on_end` is told of each run that has ended: at least once, before it is noted as settled."""
         self._store = store
         self._wake_ups = wake_ups
         self._now = now
+        self._on_end = on_end
 
     async def settle(self, run_id: str) -> None:
         """Take every step that a run is due. Any number of callers may do so at once, and after any crash."""
@@ -36,6 +45,8 @@ class Settler:
                 case lifecycle.CancelLeftovers():
                     await self._store.cancel_jobs(run_id, self._now())
                 case lifecycle.Settle():
+                    if self._on_end is not None:
+                        await self._on_end(run_id)
                     await self._store.settle_run(run_id)
                     return
 

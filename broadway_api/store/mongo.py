@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Self
 
 from broadway_api.store.mongo_assignments import MongoAssignments
+from broadway_api.store.mongo_deliveries import MongoDeliveries
 from broadway_api.store.mongo_directory import MongoDirectory
 from broadway_api.store.mongo_documents import INDEXES
 from broadway_api.store.mongo_engine import MongoEngine, translate_errors
@@ -22,7 +23,16 @@ from broadway_api.store.mongo_workers import MongoWorkers
 
 
 @translate_errors
-class MongoStore(MongoRuns, MongoWorkers, MongoJobs, MongoQueue, MongoDirectory, MongoAssignments, MongoSecrets):
+class MongoStore(
+    MongoRuns,
+    MongoWorkers,
+    MongoJobs,
+    MongoQueue,
+    MongoDirectory,
+    MongoAssignments,
+    MongoSecrets,
+    MongoDeliveries,
+):
     """A store in the database that `url` names."""
 
     def __init__(self, url: str) -> None:

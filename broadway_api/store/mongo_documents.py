@@ -13,6 +13,7 @@ MongoDB would read as operators.
 | `workers` | a worker |
 | `assignments` | a course's configuration of an assignment |
 | `secrets` | a course's secret, sealed |
+| `deliveries` | what a webhook is told; `due_at` until it was heard or given up |
 | `courses` | a flow, see `turns`: the last rank it was given |
 | `meta` | `schema`: this schema's version; `queue`: the queue's virtual times; `ping`: the last test of writing;
   `bell`: rung when jobs were queued; `directory`: all courses and tokens |
@@ -48,6 +49,7 @@ BY_STATE = "by_state"
 BY_RUN = "by_run"
 BY_END = "by_end"
 LEASES = "leases"
+DUE = "due"
 
 #: Its document in `meta`.
 DIRECTORY = "directory"
@@ -57,6 +59,14 @@ _BY_REQUIREMENT = [("state", ASCENDING), ("requirement", ASCENDING)]
 _RUNNING = {"state": JobState.RUNNING.value}
 
 INDEXES = {
+    "deliveries": [
+        IndexModel(
+            [("due_at", ASCENDING), ("_id", ASCENDING)],
+            name=DUE,
+            partialFilterExpression={"due_at": {"$exists": True}},
+        ),
+        IndexModel([("created_at", ASCENDING)], name="by_age"),
+    ],
     "secrets": [IndexModel([("_id.course", ASCENDING), ("_id.name", ASCENDING)], name="by_course")],
     "runs": [
         IndexModel([("course", ASCENDING), ("_id", DESCENDING)], name="by_course"),

@@ -29,6 +29,7 @@ class MongoPart:
         self._workers = engine.collection("workers")
         self._assignments = engine.collection("assignments")
         self._secrets = engine.collection("secrets")
+        self._deliveries = engine.collection("deliveries")
         self._meta = engine.collection("meta")
         self._logs = MongoLogs(engine.collection("logs"))
         self._bell = MongoBell(engine)

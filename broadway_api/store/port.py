@@ -20,6 +20,7 @@ from typing import Any, Protocol, Self
 from broadway_api.domain import (
     Claim,
     CourseQueue,
+    Delivery,
     FinishedJob,
     IdempotencyKey,
     Job,
@@ -351,6 +352,28 @@ class Store(Protocol):
 
     async def delete_secret(self, course: str, name: str) -> None:
         """Forget a secret. Raises SecretNotFound."""
+        ...
+
+    # --- webhooks -----------------------------------------------------------------------------------------------
+
+    async def put_delivery(self, delivery: Delivery) -> None:
+        """Keep a delivery that is due at once. One whose id is there already, told or not, is left as it is."""
+        ...
+
+    async def take_delivery(self, now: datetime, pauses: Sequence[timedelta]) -> Delivery | None:
+        """The delivery that has been due for longest, with one attempt more; None if none is due.
+
+        It is due again after `pauses[attempts before]`, should nobody call `end_delivery` by then; after the last pause
+        never again. Each attempt goes to one caller. Guard: its attempts are what they were when read.
+        """
+        ...
+
+    async def end_delivery(self, delivery_id: str) -> None:
+        """Note that it was heard: it is never due again."""
+        ...
+
+    async def forget_deliveries(self, created_before: datetime) -> int:
+        """Remove deliveries that were made before that time, heard or not; return how many."""
         ...
 
     # --- between processes --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from broadway_api.store.sqlite_assignments import SqliteAssignments
+from broadway_api.store.sqlite_deliveries import SqliteDeliveries
 from broadway_api.store.sqlite_directory import SqliteDirectory
 from broadway_api.store.sqlite_engine import SqliteEngine
 from broadway_api.store.sqlite_jobs import SqliteJobs
@@ -22,7 +23,14 @@ from broadway_api.store.sqlite_workers import SqliteWorkers
 
 
 class SqliteStore(
-    SqliteRuns, SqliteWorkers, SqliteJobs, SqliteQueue, SqliteDirectory, SqliteAssignments, SqliteSecrets
+    SqliteRuns,
+    SqliteWorkers,
+    SqliteJobs,
+    SqliteQueue,
+    SqliteDirectory,
+    SqliteAssignments,
+    SqliteSecrets,
+    SqliteDeliveries,
 ):
     """A store in the file `path`, made with its directory if it is not there."""
 

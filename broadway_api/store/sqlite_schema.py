@@ -146,9 +146,22 @@ INSERT INTO flows SELECT course, 0, 0, '', last_rank FROM course_ranks;
 DROP TABLE course_ranks;
 """
 
+# What webhooks are told: the outbox.
+_VERSION_7 = """
+CREATE TABLE deliveries (
+    id TEXT PRIMARY KEY,
+    body TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    due_at INTEGER
+);
+CREATE INDEX deliveries_due ON deliveries (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX deliveries_by_age ON deliveries (created_at);
+"""
+
 #: Each makes a version of the schema out of the one before, the first out of an empty file; what was released is never
 #: changed. One statement ends with a semicolon and a line feed.
-VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
+VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
 
 _SHORT_COLUMNS = (
     "id, run_id, type, seq, student, state, priority, requirement, reason, attempt, attempt_limit, worker_id,"

@@ -18,7 +18,7 @@ from broadway_api.cluster_tokens import ClusterTokens
 from broadway_api.handlers.shared import HttpLimits
 from broadway_api.policy import Policy
 from broadway_api.secret_box import SecretBox
-from broadway_api.server import serve
+from broadway_api.server import WebhookSettings, serve
 from broadway_api.store import open_store
 from broadway_api.store.port import Store
 from tests.api.described import check_answer, description
@@ -164,6 +164,7 @@ async def serving(
     policy: Policy | None = None,
     secret_box: SecretBox | None = None,
     limits: HttpLimits | None = None,
+    webhook: WebhookSettings | None = None,
 ) -> AsyncIterator[Api]:
     """An API over a store of its own; setting `stop` stops it before the block ends.
 
@@ -185,6 +186,7 @@ async def serving(
                 bind="127.0.0.1",
                 port=0,
                 limits=limits,
+                webhook=webhook,
             ) as running:
                 listening.set_result(running.port)
                 await stop.wait()

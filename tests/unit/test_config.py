@@ -43,6 +43,8 @@ OTHER: dict[str, tuple[str, Any]] = {  # a value of each option that is neither 
     "max_body_bytes": ("1000", 1000),
     "body_stall_seconds": ("3", 3),
     "open_metrics": ("true", True),
+    "webhook_url": ("https://hook", "https://hook"),
+    "webhook_key_file": ("hk", "hk"),
     "ssl_certificate": ("c.pem", "c.pem"),
     "ssl_key": ("k.pem", "k.pem"),
     "log_level": ("debug", "debug"),
@@ -76,7 +78,12 @@ OTHER: dict[str, tuple[str, Any]] = {  # a value of each option that is neither 
     "self_test_python_image": ("python:3.12", "python:3.12"),
     "poll_wait": ("5", 5),
 }
-TOGETHER = {"ssl_certificate": ["--ssl-key", "k"], "ssl_key": ["--ssl-certificate", "c"]}
+TOGETHER = {
+    "ssl_certificate": ["--ssl-key", "k"],
+    "ssl_key": ["--ssl-certificate", "c"],
+    "webhook_url": ["--webhook-key-file", "k"],
+    "webhook_key_file": ["--webhook-url", "http://h"],
+}
 OPTIONS = [
     pytest.param(kind, field, id=f"{kind.__name__}-{field.name}")
     for kind in (ApiConfig, GraderConfig)

@@ -77,7 +77,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.policy", "broadway_api.clock", "broadway_api.events", "broadway_api.settling"),
         *("broadway_api.known_runs", "broadway_api.runs", "broadway_api.fleet", "broadway_api.store.port"),
         *("broadway_api.secret_box", "broadway_api.vault", "broadway_api.health"),
-        *("broadway_api.errors", "broadway_api.metrics", "broadway_api.monitoring"),
+        *("broadway_api.errors", "broadway_api.metrics", "broadway_api.monitoring", "broadway_api.outbox"),
         "broadway_api.waiting",
         *("broadway_api.cluster_tokens", "broadway_api.access", "broadway_api.tenancy"),
         *("broadway_api.assignments", "broadway_api.named_workers"),
@@ -91,6 +91,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.capabilities"),
         *("broadway_api.fleet", "broadway_api.tenants", "broadway_api.store.port"),
     ),
+    "broadway_api.outbox": ("broadway_api.domain", "broadway_api.wire", "broadway_api.store.port"),
+    "broadway_api.webhook": ("broadway_api.outbox",),
     "broadway_api.health": ("broadway_api.errors", "broadway_api.store.port"),
     "broadway_api.secret_box": ("broadway_api.errors",),
     "broadway_api.vault": (
@@ -159,6 +161,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.service", "broadway_api.sweeper", "broadway_api.handlers.shared", "broadway_api.app"),
         *("broadway_api.tenants", "broadway_api.cluster_tokens"),
         *("broadway_api.metrics", "broadway_api.measured_store"),
+        *("broadway_api.outbox", "broadway_api.webhook"),
     ),
     # The grader and the client speak to the API over the wire alone.
     "broadway_grader": (),
@@ -195,7 +198,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 
 #: Foreign packages → the only modules that may import them: a driver's errors and types end in its adapter.
 DRIVERS: Mapping[str, tuple[str, ...]] = {
-    "tornado": ("api", "broadway_api.app", "broadway_api.server", "broadway_api.handlers*"),
+    "tornado": ("api", "broadway_api.app", "broadway_api.server", "broadway_api.handlers*", "broadway_api.webhook"),
     "pymongo": ("broadway_api.store.mongo*",),
     "prometheus_client": ("broadway_api.metrics",),
     "cryptography": ("broadway_api.secret_box",),
