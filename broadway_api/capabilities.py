@@ -55,6 +55,11 @@ def labels_in(required: str) -> list[str]:
     return required.split(",") if required else []
 
 
+def asked_in(required: str) -> list[str]:
+    """Of those labels the ones that the course asked for."""
+    return [label for label in labels_in(required) if not label.startswith("!")]
+
+
 def fits(labels: Mapping[str, str], required: str) -> bool:
     """Whether a worker with those labels may be given jobs that require that."""
     return all(_has(labels, label) for label in labels_in(required))

@@ -189,7 +189,7 @@ def summary_to_json(summary: RunSummary, now: datetime) -> Json:
         "reasons": {reason.value: number for reason, number in summary.reasons.items()},
         "stranded": [
             {
-                "require": capabilities.labels_in(stranded.requirement),
+                "require": capabilities.asked_in(stranded.requirement),
                 "jobs": stranded.jobs,
                 "message": stranded.message,
             }
@@ -248,7 +248,7 @@ def job_detail_to_json(
     return job_to_json(job, worker_ids=worker_ids) | {
         "grading_run_id": job.run_id,
         "priority": job.priority,
-        "require": capabilities.labels_in(job.requirement),
+        "require": capabilities.asked_in(job.requirement),
         "position": position,
         "stranded": stranded,
         "worker_hostname": hostnames.get(job.worker_id or ""),
