@@ -18,7 +18,7 @@ demo: .venv/runtime.stamp  ## grade a class of fourteen here and now; needs Pyth
 	@$(PY) -m scripts.demo
 
 test: .venv/dev.stamp services  ## every test, on a real Docker engine and real MongoDB servers
-	$(PY) -m pytest $(PYTEST)
+	$(PY) -m scripts.run_tests $(PYTEST)
 
 e2e-large: .venv/dev.stamp services  ## a class of two hundred, which `make test` spares you
 	BROADWAY_TEST_STUDENTS=200 $(PY) -m pytest tests/e2e/test_large.py

@@ -192,6 +192,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "api": ("config", "logs", "broadway_api*"),
     "grader": ("config", "logs", "broadway_grader*"),
     "scripts.start_run_script": (),  # it is copied to places where nothing else of ours is
+    "scripts.run_tests": (),
     "scripts.demo": ("scripts.*", "broadway_client.cli.processes"),
     "scripts.cli_reference": ("broadway_client.cli*",),
 }
