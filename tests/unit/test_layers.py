@@ -193,6 +193,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "grader": ("config", "logs", "broadway_grader*"),
     "scripts.start_run_script": (),  # it is copied to places where nothing else of ours is
     "scripts.run_tests": (),
+    "scripts.options_reference": ("config",),
     "scripts.demo": ("scripts.*", "broadway_client.cli.processes"),
     "scripts.cli_reference": ("broadway_client.cli*",),
 }
