@@ -20,7 +20,7 @@ from broadway_client.client import Client
 from broadway_client.errors import ClientError
 
 #: Seconds that either may take to be ready, and to stop.
-_READY, _STOP = 60.0, 15.0
+_READY, _STOP = 120.0, 15.0
 _LOOK_EVERY = 0.1
 
 #: Lines of the log that a person at a terminal has no use for; the files in <data dir>/logs have all of them.
@@ -84,10 +84,12 @@ class Development:
             raise DevelopmentFault(f"{self._data} cannot be used: {error.strerror}") from error
         # The environment's BROADWAY_… are options of both programs; the token goes this way, since `ps` shows flags.
         environment = dict(os.environ) | ({"BROADWAY_TOKEN": token} if token else {})
+        # One's own code on one's own machine: a newcomer need not wait for images to attack it with.
+        environment.setdefault("BROADWAY_SELF_TEST_AT_START", "never")
         command = [sys.executable, str(self._programs / f"{name}.py"), *options]
         child = start(command, log=log, environment=environment)
         self._children[name], self._read[name] = child, 0
-        stack.callback(child.kill)
+        stack.callback(child.stop, _STOP)  # which is nothing to one that has ended
 
     def _until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _READY

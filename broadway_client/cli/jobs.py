@@ -101,7 +101,7 @@ def log(session: Session, job_: str, stage: int | None, follow: bool, stream: st
         if session.output.as_json:
             session.output.json((_ended(client, found, stage) if follow else client.job_log(found, stage)).raw)
             return
-        printer = _Printer(session.output, stream)
+        printer = Printer(session.output, stream)
         while True:
             # Asked before the log: what was printed until the end is then in the log.
             has_ended = not follow or client.job(found).state.ended
@@ -120,7 +120,7 @@ def _ended(client: Client, found: str, stage: int | None) -> JobLog:
     return client.job_log(found, stage)
 
 
-class _Printer:
+class Printer:
     """Prints what is new in a log that grows. A new attempt begins anew."""
 
     def __init__(self, output: Output, stream: str | None) -> None:

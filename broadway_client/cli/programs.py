@@ -59,7 +59,8 @@ def dev(port: int, data_dir: Path, runtime: str, slots: int) -> None:
     """Run an API and a grader in this terminal; Ctrl-C stops both.
 
     Everything is kept in --data-dir, also for the next time. Commands that are given in the same directory find the
-    token there by themselves.
+    token there by themselves. Options that are not here are taken from the environment: BROADWAY_…, see `broadway api
+    --help`. The grader tests itself only if BROADWAY_SELF_TEST_AT_START says so.
     """
     output = Output(as_json=False)
     development = Development(

@@ -62,6 +62,12 @@ class Terminal:
         os.close(self._master)
 
     @property
+    def children(self) -> list[int]:
+        """The processes that it has started."""
+        found = Path(f"/proc/{self._child.pid}/task/{self._child.pid}/children").read_text()
+        return [int(pid) for pid in found.split()]
+
+    @property
     def text(self) -> str:
         """All that was written, without colours and movements."""
         return re.sub(rb"\x1b(?:\[[0-9;?]*[A-Za-z]|[()][A-Z])", b"", self.written).decode(errors="replace")

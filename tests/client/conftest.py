@@ -44,4 +44,4 @@ def worker(api: ApiProcess) -> Iterator[FakeWorker]:
     """A worker of the module's API."""
     worker = FakeWorker(api)
     yield worker
-    worker.close()
+    worker.leave()

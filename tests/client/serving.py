@@ -71,7 +71,13 @@ class FakeWorker:
         self._http.headers["worker_id"] = self.id
 
     def close(self) -> None:
+        """Fall silent."""
         self._http.close()
+
+    def leave(self) -> None:
+        """Deregister, so that no later test waits for this worker, and fall silent."""
+        self._data("DELETE", f"worker/{self.id}")
+        self.close()
 
     def claim(self) -> Json:
         """A job that must be there."""

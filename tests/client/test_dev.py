@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -36,6 +37,18 @@ def test_from_nothing_to_the_cause_of_a_failure(tmp_path: Path) -> None:
         assert terminal.text.rstrip().endswith("stopped")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", port))  # nobody listens any more
+
+
+def test_neither_is_left_without_the_other(tmp_path: Path) -> None:
+    port = free_port()
+    words = ("dev", "--port", str(port), "--runtime", "sandbox", "--slots", "1")
+    with Terminal(*words, cwd=tmp_path, environment=environment(None, tmp_path)) as terminal:
+        terminal.until("Ctrl-C stops it")
+        api, grader = terminal.children
+        os.kill(grader, signal.SIGKILL)
+        assert terminal.wait() == 1
+        assert "the grader has ended with exit code -9" in terminal.text
+        assert not Path(f"/proc/{api}").exists()
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from broadway_client.cli.output import visible
+from broadway_client.cli.jobs import Printer
+from broadway_client.cli.output import Output, visible
+from broadway_client.models import JobLog, StageLog
 from tests.client.commands import Terminal, environment, run
 from tests.client.serving import ApiProcess, FakeWorker, run_config
 
@@ -24,6 +26,7 @@ def test_hostile_output_is_shown_and_not_obeyed(tmp_path: Path, api: ApiProcess,
         worker.report(worker.claim(), info, reason="stage_failed")
         (job,) = client.jobs(run_id)
     env = environment(api, tmp_path)
+    (tmp_path / "hostile.json").write_text(json.dumps(run_config("amy", env={"B": f"${HOSTILE}"})))
     shown = [
         ("job", "log", job.job_id),
         ("job", "show", job.job_id),
@@ -32,6 +35,8 @@ def test_hostile_output_is_shown_and_not_obeyed(tmp_path: Path, api: ApiProcess,
         ("run", "watch", run_id),
         ("job", "log", job.job_id, "--json"),
         ("job", "log", f"{run_id}/no\x1b[2Jbody"),
+        ("run", "submit", "hostile.json"),
+        ("config", "check", "hostile.json"),
     ]
     for words in shown:
         with Terminal(*words, cwd=tmp_path, environment=env) as terminal:
@@ -71,6 +76,36 @@ def test_a_run_is_watched_over_a_restart_to_its_end(tmp_path: Path, own_api: Api
         terminal.until("3 of 3")
         assert terminal.wait() == 0
     assert "why: broadway run report" in terminal.text
+
+
+def test_a_log_is_followed_to_the_end_of_its_job(tmp_path: Path, api: ApiProcess, worker: FakeWorker) -> None:
+    with api.client() as client:
+        run_id = client.create_run(run_config("amy")).grading_run_id
+        client.start_run(run_id)
+    words = ("job", "log", f"{run_id}/amy", "--follow")
+    claimed = worker.claim()
+    with Terminal(*words, cwd=tmp_path, environment=environment(api, tmp_path)) as terminal:
+        worker.report(claimed, {"stdout": "first\n"}, reason="runtime_error")  # it is tried again
+        terminal.until("first")
+        worker.report(worker.claim(), {"exit_code": 0, "stdout": "second\n"}, {"exit_code": 0, "stderr": "third\n"})
+        assert terminal.wait() == 0
+    shown = [line for line in terminal.text.splitlines() if line]
+    assert shown == [
+        "--- stage 0 ---",
+        "first",
+        "--- attempt 2 ---",
+        "--- stage 0 ---",
+        "second",
+        "--- stage 1 ---",
+        "third",
+    ]
+
+
+def test_what_a_growing_log_has_shown_is_not_shown_again(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = Printer(Output(as_json=False), None)
+    for text in ("one\n", "one\n", "one\ntwo\n"):
+        printer.print(JobLog(job_id="j", attempt=1, stages=(StageLog(stage=0, stdout=text, stderr=""),)))
+    assert capsys.readouterr().out == "one\ntwo\n"
 
 
 def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(tmp_path: Path, api: ApiProcess) -> None:
