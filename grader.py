@@ -37,7 +37,6 @@ from broadway_grader.retry import Backoff
 from broadway_grader.runner import JobRunner
 from broadway_grader.runtimes import choose
 from broadway_grader.runtimes.port import Limits, Runtime, Settings
-from broadway_grader.runtimes.sandbox import SandboxRuntime
 from broadway_grader.runtimes.users import parse_users
 from broadway_grader.volumes.port import Bound
 from broadway_grader.worker import Worker
@@ -117,9 +116,9 @@ async def opened(config: GraderConfig, directory: WorkDirectory) -> AsyncIterato
     runtime = await choose(config.runtime, settings(config, directory))
     try:
         await asyncio.to_thread(directory.remove_leftovers)
-        shared = runtime.name != SandboxRuntime.name
+        bound, visible = job_bound(config), runtime.sees_our_mounts
         directory.bound_jobs(
-            await asyncio.to_thread(volumes.choose, config.job_bound, job_bound(config), directory.jobs, shared=shared)
+            await asyncio.to_thread(volumes.choose, config.job_bound, bound, directory.jobs, visible=visible)
         )
         yield (
             runtime,

@@ -36,6 +36,10 @@ class DockerRuntime:
         self._images: Images | None = None
         self._unremoved: set[str] = set()
 
+    @property
+    def sees_our_mounts(self) -> bool:
+        return self._engine.sees_our_mounts
+
     async def open(self) -> str:
         description = await self._engine.open()
         if self._settings.oci_runtime:

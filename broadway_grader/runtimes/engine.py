@@ -7,8 +7,11 @@ import functools
 import logging
 import os
 import re
+import socket
+import struct
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -29,6 +32,27 @@ ENGINE_ERRORS = (docker.errors.DockerException, requests.RequestException)
 _DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 
+def listener_sees_our_mounts() -> bool:
+    """Whether the process behind the local socket has our view of the file system.
+
+    It has not if it is on another machine, or if one of the two is in a container, or in a service that its manager
+    gave a view of its own.
+    """
+    kind, _, path = (os.environ.get("DOCKER_HOST") or _DEFAULT_SOCKET).partition("://")
+    if kind != "unix":
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PROBE_TIMEOUT)
+            connection.connect(path)
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        listener, _, _ = struct.unpack("3i", credentials)
+        # 0: a process that we cannot see. Its namespace is for root to look at, who alone may mount.
+        return listener > 0 and Path(f"/proc/{listener}/ns/mnt").samefile("/proc/self/ns/mnt")
+    except OSError:
+        return False
+
+
 class Engine:
     """The engine that the environment names (`DOCKER_HOST`; default: the local socket).
 
@@ -41,6 +65,7 @@ class Engine:
         self._connections = threads
         self._client: Any = None
         self.facts: Mapping[str, Any] = {}  # its answer to "Get system information"
+        self.sees_our_mounts = False  # known once it is open
 
     async def open(self) -> str:
         """Connect; returns what it is, in a few words. SetupError if there is none that answers."""
@@ -51,6 +76,7 @@ class Engine:
                 )
                 self._client = await self.call(connect)
                 self.facts = await self.call(self.api.info)
+                self.sees_our_mounts = await self.call(listener_sees_our_mounts)
         except TimeoutError:
             raise SetupError(f"no Docker Engine answers within {PROBE_TIMEOUT:.0f} s") from None
         except ENGINE_ERRORS as error:

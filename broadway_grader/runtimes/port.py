@@ -68,6 +68,10 @@ class Runtime(Protocol):
     def name(self) -> str:
         """The name that configuration, worker list and results know it by."""
 
+    @property
+    def sees_our_mounts(self) -> bool:
+        """Whether a file system that this process mounts is seen by what runs the stages. Known once it is open."""
+
     async def open(self) -> str:
         """Get ready; returns one line that describes what will run the stages.
 

@@ -48,6 +48,7 @@ class SandboxRuntime:
     """Runs each stage as a process tree of its own, which ends with the first of: its main process, us."""
 
     name = "sandbox"
+    sees_our_mounts = True
 
     def __init__(self, settings: Settings) -> None:
         self._limits = settings.limits

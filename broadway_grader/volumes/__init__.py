@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from broadway_grader.errors import SetupError
-from broadway_grader.volumes import mounts
 from broadway_grader.volumes.loop import LoopVolumes
 from broadway_grader.volumes.port import Bound, Volumes
 from broadway_grader.volumes.tmpfs import TmpfsVolumes
@@ -23,17 +22,17 @@ VOLUMES: Mapping[str, Callable[[Bound, Path], Volumes]] = {
 }
 
 
-def choose(wanted: str, bound: Bound, directory: Path, *, shared: bool) -> Volumes:
+def choose(wanted: str, bound: Bound, directory: Path, *, visible: bool) -> Volumes:
     """The way of that name, or for `auto` the best that works here: loop, else watch. Opened.
 
-    `directory`: where the jobs' directories are. `shared`: whether another process, such as an engine's daemon, must
-    see what is mounted. Says which and why in one line of the log. Raises SetupError if it does not work.
+    `directory`: where the jobs' directories are. `visible`: whether what runs the stages sees what we mount. Says
+    which and why in one line of the log. Raises SetupError if it does not work.
     """
     problems = []
     for name in ("loop", "watch") if wanted == "auto" else (wanted,):
         volumes = VOLUMES[name](bound, directory)
-        if wanted == "auto" and name != "watch" and shared and not mounts.are_everybodys():
-            problems.append(f"{name}: this grader's mounts are its own")
+        if wanted == "auto" and name != "watch" and not visible:
+            problems.append(f"{name}: what runs the stages does not see what this grader mounts")
             continue
         try:
             description = volumes.open()

@@ -46,19 +46,6 @@ def mounted_below(directory: Path) -> list[Path]:
     return found[::-1]
 
 
-def are_everybodys() -> bool:
-    """Whether what we mount is seen by the other processes of this machine, such as an engine's daemon.
-
-    It need not be within a container, nor in a service that its manager gave a view of the file system of its own.
-    """
-    if any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv")):
-        return False
-    try:
-        return Path("/proc/self/ns/mnt").samefile("/proc/1/ns/mnt")
-    except OSError:  # not root, who may not mount either
-        return False
-
-
 def _error(directory: Path) -> OSError:
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number), str(directory))

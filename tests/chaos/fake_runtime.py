@@ -15,6 +15,7 @@ class FakeRuntime:
     """Leaves a file in /job for every stage, as stages do."""
 
     name = "fake"
+    sees_our_mounts = True
 
     def __init__(self, settings: Settings) -> None:
         del settings  # it has no limits to keep

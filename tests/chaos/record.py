@@ -70,6 +70,10 @@ class RecordedRuntime:
     def name(self) -> str:
         return self._runtime.name
 
+    @property
+    def sees_our_mounts(self) -> bool:
+        return self._runtime.sees_our_mounts
+
     async def open(self) -> str:
         return await self._runtime.open()
 

@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from broadway_grader.runtimes import images, layer
 from broadway_grader.runtimes.attach import Frames
 from broadway_grader.runtimes.confinement import INSTANCE_LABEL
 from broadway_grader.runtimes.docker import DockerRuntime
+from broadway_grader.runtimes.engine import listener_sees_our_mounts
 from broadway_grader.runtimes.images import Images, ImageUnavailable
 from broadway_grader.runtimes.port import Place, Settings
 from tests.grader.conftest import containers
@@ -335,3 +338,32 @@ def test_a_socket_that_may_not_be_opened_is_a_matter_of_permission(
 
         said = as_user(opened)
     assert f"{path} is there, but this user may not open it: add the user to the group docker" in said
+
+
+async def test_this_engine_sees_what_we_mount_and_one_over_tcp_is_not_taken_to(
+    settings: Settings, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = DockerRuntime(settings)
+    await runtime.open()
+    assert runtime.sees_our_mounts is (os.geteuid() == 0)
+    await runtime.close()
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    assert listener_sees_our_mounts() is False
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
+    assert listener_sees_our_mounts() is False
+
+
+def test_an_engine_with_a_view_of_its_own_does_not_see_what_we_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen();"
+        " print('listening', flush=True); s.accept()"
+    )
+    for wrapper, seen in (([], True), (["unshare", "--mount"], False)):
+        path = tmp_path / f"socket-{seen}"
+        with subprocess.Popen([*wrapper, sys.executable, "-c", listen, path], stdout=subprocess.PIPE) as listener:
+            assert listener.stdout is not None
+            listener.stdout.readline()
+            monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+            assert listener_sees_our_mounts() is seen

@@ -24,7 +24,7 @@ BOUND = Bound(bytes=16 * 1024**2, files=500)
 @pytest.fixture(params=list(VOLUMES))
 def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkDirectory]:
     with WorkDirectory(tmp_path / "work") as directory:
-        directory.bound_jobs(choose(request.param, BOUND, directory.jobs, shared=False))
+        directory.bound_jobs(choose(request.param, BOUND, directory.jobs, visible=True))
         yield directory
         assert list(directory.jobs.iterdir()) == []
     assert mounts.mounted_below(tmp_path) == []

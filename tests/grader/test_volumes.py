@@ -296,7 +296,7 @@ def test_the_work_directory_may_be_on_any_file_system(tmp_path: Path, kind: str)
         command = ["mount", "-t", kind, kind, *(["-o", options] if kind == "overlay" else []), str(top)]
         subprocess.run(command, check=True)
         try:
-            volumes = choose("auto", BOUND, top, shared=False)
+            volumes = choose("auto", BOUND, top, visible=True)
             assert volumes.name == "loop"
             volume = volumes.make(top / "volume")
             assert fill(volume.path / "file") < BOUND.bytes * 1.02
@@ -322,15 +322,14 @@ def test_auto_takes_what_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    assert choose("auto", BOUND, tmp_path, shared=False).name == "loop"
-    monkeypatch.setattr(mounts, "are_everybodys", lambda: False)
-    assert choose("auto", BOUND, tmp_path, shared=True).name == "watch"
-    assert "this grader's mounts are its own" in caplog.text
+    assert choose("auto", BOUND, tmp_path, visible=True).name == "loop"
+    assert choose("auto", BOUND, tmp_path, visible=False).name == "watch"
+    assert "does not see what this grader mounts" in caplog.text
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    assert choose("auto", BOUND, tmp_path, shared=False).name == "watch"
+    assert choose("auto", BOUND, tmp_path, visible=True).name == "watch"
     assert "no mke2fs on PATH" in caplog.text
     with pytest.raises(SetupError, match="no mke2fs on PATH"):
-        choose("loop", BOUND, tmp_path, shared=False)
+        choose("loop", BOUND, tmp_path, visible=True)
     assert list(tmp_path.iterdir()) == []
 
 

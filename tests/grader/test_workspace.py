@@ -126,6 +126,7 @@ class ScriptedRuntime:
     """A runtime whose stages end as their images say: ok, fail or crash; keeps what it saw in /job."""
 
     name = "scripted"
+    sees_our_mounts = True
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, list[str]]] = []
