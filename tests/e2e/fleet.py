@@ -64,8 +64,13 @@ class Fleet:
         return run_id
 
     def finish(self, run_id: str, seconds: float = 90) -> Status:
-        """The run once it has ended."""
-        self.wait_for(lambda: self.client.run(run_id)["state"] in ENDED, f"run {run_id} to end", seconds=seconds)
+        """The run once it has ended, and what its end makes of its last jobs has been seen to."""
+
+        def is_over() -> bool:
+            run = self.client.run(run_id)
+            return run["state"] in ENDED and not any(run["counts"][state] for state in ("waiting", "queued", "running"))
+
+        self.wait_for(is_over, f"run {run_id} to end", seconds=seconds)
         return self.client.run(run_id)
 
     def jobs(self, run_id: str, kind: str = "student") -> list[Job]:
