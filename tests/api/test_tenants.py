@@ -30,7 +30,8 @@ MAY = {
     "POST /api/v1/grading_run/{grading_run_id}/cancel": "admin",
     "POST /api/v1/grading_run/{grading_run_id}/retry": "admin",
     "GET /api/v1/grading_run/{grading_run_id}/events": "admin query",
-    "GET /api/v1/grading_job/{job_id}": "admin query",
+    # A worker of the course protocol whose id looks like ours asks for work there; no job is shown to it.
+    "GET /api/v1/grading_job/{job_id}": "admin query worker",
     "GET /api/v1/grading_job/{job_id}/log": "admin query",
     "GET /api/v1/worker_register": "worker",
     "POST /api/v1/worker_register": "worker",
@@ -104,7 +105,8 @@ def test_the_table_has_every_call_that_asks_for_a_token() -> None:
         f"{method.upper()} {path}"
         for path, methods in described.items()
         for method, operation in methods.items()
-        if method != "parameters" and operation["security"]
+        # Those of the course protocol say 401 to a token of another role, and have tests of their own.
+        if method != "parameters" and operation["security"] and operation["tags"] != ["Course protocol"]
     }
     assert calls == set(MAY)
 
