@@ -37,6 +37,7 @@ MUTATIONS = [
         defence="no new privileges",
         off=container(SecurityOpt=[]),
         attacks=("new-privileges", "set-user-id-program"),
+        options={"job_bound": "watch"},  # a mounted /job takes no set-user-id programs either
     ),
     Mutation(
         defence="system call filter",
