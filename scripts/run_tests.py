@@ -34,11 +34,14 @@ def main(arguments: Sequence[str]) -> int:
     if arguments:
         return subprocess.run([*pytest, *arguments], check=False).returncode
     first, second = halves()
+    top = tempfile.mkdtemp(prefix="broadway-tests-")  # a place for each, or one would shut the other's in starting
     with tempfile.TemporaryFile() as report:
         # Its own session: Ctrl-C at the terminal reaches the first half, and the second through us.
-        other = subprocess.Popen([*pytest, *second], stdout=report, stderr=subprocess.STDOUT, start_new_session=True)
+        command = [*pytest, *second, f"--basetemp={top}/second"]
+        other = subprocess.Popen(command, stdout=report, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            status = subprocess.run([*pytest, *first, f"--ignore={LEFT_OUT}"], check=False).returncode
+            command = [*pytest, *first, f"--ignore={LEFT_OUT}", f"--basetemp={top}/first"]
+            status = subprocess.run(command, check=False).returncode
             other_status = other.wait()
         except BaseException:
             other.terminate()
@@ -50,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
             while chunk := report.read(65_536):
                 sys.stdout.buffer.write(chunk)
             sys.stdout.flush()
+            subprocess.run(["rm", "-rf", top], check=False)  # it knows how to remove trees of any depth
     return status or other_status
 
 

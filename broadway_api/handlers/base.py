@@ -256,6 +256,13 @@ class ApiHandler(RequestHandler):
             refuse(what, f"{text[:80]!r} is no id: 24 hexadecimal digits in lower case")
         return text
 
+    def course_argument(self) -> str | None:
+        """The course that the query names, if it does. Raises InvalidInput for one that nobody can have."""
+        course = self.get_query_argument("course", None)
+        if course == "":
+            refuse("course", "it is empty; name a course, or leave it out")
+        return course
+
     def integer_argument(self, name: str, default: int | None, *, least: int, most: int) -> int | None:
         """A whole number out of the query. Raises InvalidInput if it is none, or out of its range."""
         text = self.get_query_argument(name, None)

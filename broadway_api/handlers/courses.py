@@ -31,7 +31,7 @@ class RunsHandler(ApiHandler):
         body = self.body()
         priority = self.integer_argument("priority", None, least=MIN_PRIORITY, most=MAX_PRIORITY)
         key = intake.idempotency_key(self.request.headers.get("Idempotency-Key"), body, priority=priority)
-        course = self.get_query_argument("course", None)
+        course = self.course_argument()
         run_id = await self.service.runs.create(body, key, course=course, priority=priority, by=self.principal)
         self.succeed({"grading_run_id": run_id})
 
@@ -43,7 +43,7 @@ class RunsHandler(ApiHandler):
         limit = self.integer_argument("limit", 100, least=1, most=1_000) or 1
         runs = await self.service.runs.newest(
             state=None if state is None else RunState(state),
-            course=self.get_query_argument("course", None),
+            course=self.course_argument(),
             limit=limit + 1,
             after=None if after is None else self.checked_id(after, "after"),
             by=self.principal,

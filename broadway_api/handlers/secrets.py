@@ -17,7 +17,7 @@ class CourseSecretsHandler(ApiHandler):
 
     async def course(self) -> str:
         """That course. Raises CourseNotFound."""
-        return await self.service.access.course_of(self.principal, self.get_query_argument("course", None))
+        return await self.service.access.course_of(self.principal, self.course_argument())
 
 
 class SecretsHandler(CourseSecretsHandler):

@@ -8,7 +8,8 @@ from broadway_api.openapi import answers
 from broadway_api.openapi.model import Answer, Context, Operation, Paths
 from broadway_api.schemas import Schema
 
-_NOT_THERE = {400: "the request is not valid, or names something that is not there"}
+_NO_NAME = {404: "what stands in the path is not the name of anything"}
+_NOT_THERE = _NO_NAME | {400: "the request is not valid, or names something that is not there"}
 
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 
@@ -40,7 +41,11 @@ def paths(_: Context) -> Paths:
     return {
         "/api/v1/grading_config/{course}/{assignment}": {
             "post": Operation(
-                id="putGradingConfig", summary="Configure an assignment", body=GRADING_CONFIG, answers=_DONE
+                id="putGradingConfig",
+                summary="Configure an assignment",
+                body=GRADING_CONFIG,
+                answers=_DONE,
+                refusals=_NO_NAME,
             ),
             "get": Operation(
                 id="getGradingConfig",
@@ -121,6 +126,7 @@ def paths(_: Context) -> Paths:
                 id="getQueueLength",
                 summary="How many jobs of a course are queued",
                 answers={200: Answer(description="the number", data=_object({"length": _COUNT}))},
+                refusals=_NO_NAME,
             ),
         },
         "/api/v1/queue/{course}/{job}/position": {
@@ -128,7 +134,7 @@ def paths(_: Context) -> Paths:
                 id="getQueuePosition",
                 summary="How many jobs stand before one that is queued",
                 answers={200: Answer(description="0: it is the next", data=_object({"position": _COUNT}))},
-                refusals={400: "there is no such job, or it is not queued"},
+                refusals=_NO_NAME | {400: "there is no such job, or it is not queued"},
             ),
         },
         "/api/v1/stream/{course}/{job}": {
@@ -145,11 +151,16 @@ def paths(_: Context) -> Paths:
                 summary="Join the cluster under an id of one's own choice",
                 body=WORKER,
                 answers={200: Answer(description="registered", data=_object({"heartbeat": _COUNT}))},
-                refusals={400: "the request is not valid, or the id is that of a worker that is alive"},
+                refusals={
+                    400: "the request is not valid, or the id is that of a worker that is alive",
+                    405: "the id is none that a worker can have",
+                },
             ),
         },
         "/api/v1/heartbeat/{worker}": {
-            "post": Operation(id="namedHeartbeat", summary="Say that the worker lives", answers=_DONE),
+            "post": Operation(
+                id="namedHeartbeat", summary="Say that the worker lives", answers=_DONE, refusals=_NO_NAME
+            ),
         },
         "/api/v1/worker_ws/{worker}": {
             "get": Operation(
@@ -157,7 +168,7 @@ def paths(_: Context) -> Paths:
                 summary="Work over a WebSocket",
                 description="`docs/protocol.md` describes the messages.",
                 answers={101: Answer(description="switching to WebSocket")},
-                refusals={426: "this is no WebSocket handshake"},
+                refusals=_NO_NAME | {400: "the handshake is faulty", 426: "this is no WebSocket handshake"},
             ),
         },
     }

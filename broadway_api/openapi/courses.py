@@ -56,7 +56,9 @@ def paths(context: Context) -> Paths:
                 summary="List grading runs, newest first",
                 parameters=(
                     Parameter(name="state", description="only these", schema=answers.words("RunState", RunState)),
-                    Parameter(name="course", description="only this course's", schema={"type": "string"}),
+                    Parameter(
+                        name="course", description="only this course's", schema={"type": "string", "minLength": 1}
+                    ),
                     LIMIT,
                     Parameter(name="after", description="`next` of the page before", schema=ID),
                 ),

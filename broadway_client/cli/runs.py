@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from rich.text import Text
@@ -16,6 +19,8 @@ from broadway_client.cli.output import STYLES, Output
 from broadway_client.cli.session import Session, connected
 from broadway_client.errors import InvalidRequest
 from broadway_client.models import Job, JobState, RunState, RunStatus
+
+T = TypeVar("T")
 
 _RUN = click.argument("run_", metavar="RUN")
 
@@ -149,9 +154,27 @@ def watch_(session: Session, run_: str) -> None:
     _watch(session, found)
 
 
+async def _until_interrupted(work: Coroutine[Any, Any, T]) -> T:
+    """What comes of the work, or KeyboardInterrupt.
+
+    asyncio cancels once at Ctrl-C, and before Python 3.12 a wait that ends at that very moment loses it.
+    """
+    interrupted = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
+    task, waiting = asyncio.create_task(work), asyncio.create_task(interrupted.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    while interrupted.is_set() and not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.2)
+    if task.cancelled():
+        raise KeyboardInterrupt
+    return task.result()
+
+
 def _watch(session: Session, found: str) -> None:
     try:
-        end = asyncio.run(watch.watch(session, found))
+        end = asyncio.run(_until_interrupted(watch.watch(session, found)))
     except KeyboardInterrupt:
         session.output.aside(f"\nthe run goes on; to come back: broadway run watch {found}")
         raise

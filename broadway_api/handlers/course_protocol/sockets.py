@@ -18,6 +18,7 @@ from broadway_api.course_protocol.shapes import JOB_RESULT, MESSAGE, WORKER
 from broadway_api.domain import Claim, Reason, Result, Worker
 from broadway_api.errors import ClaimLost, JobNotFound, Rejected, StoreUnavailable, UnknownWorker, WorkerNameTaken
 from broadway_api.fleet import Handout
+from broadway_api.handlers import headers
 from broadway_api.handlers.course_protocol.base import GRADERS, NAME, Unauthorized, admitted
 from broadway_api.handlers.shared import Shared
 from broadway_api.schemas import Validator
@@ -68,6 +69,29 @@ class WorkerSocket(WebSocketHandler):
         if self._admitted is None:
             raise RuntimeError(f"{self.request.path} was not admitted")
         return self._admitted
+
+    # --- before the connection ----------------------------------------------------------------------------------
+
+    def set_default_headers(self) -> None:
+        secure = self.settings["proxies"].is_secure(self.request)
+        for name, value in headers.of_answers(secure=secure).items():
+            self.set_header(name, value)
+
+    async def get(self, *args: str, **kwargs: str) -> None:
+        if self.request.headers.get("Upgrade", "").lower() == "websocket":
+            await super().get(*args, **kwargs)
+        else:
+            self.set_header("Upgrade", "websocket")
+            self._refuse(426, "this is for WebSockets alone")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        if status_code == 405:
+            self.set_header("Allow", "GET")
+        self._refuse(status_code, "this is for WebSockets alone")
+
+    def _refuse(self, status: int, message: str) -> None:
+        self.set_status(status)
+        self.finish({"status": "fail", "data": {"message": message}})
 
     # --- what Tornado asks --------------------------------------------------------------------------------------
 
