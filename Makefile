@@ -9,7 +9,7 @@ PY := .venv/bin/python
 # More for pytest: make test PYTEST='tests/unit -k lifecycle'
 PYTEST ?=
 
-.PHONY: help demo test check services e2e-large chaos fuzz attack-mutations clean
+.PHONY: help demo test check services e2e-large chaos fuzz attack-mutations bench bench-quick clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,6 +33,12 @@ attack-mutations: .venv/dev.stamp services  ## switch off each defence by itself
 
 fuzz: .venv/dev.stamp services  ## attack the API along its description; MINUTES=30 for each store, SEED=7
 	BROADWAY_FUZZ_SECONDS=$$(($(MINUTES) * 60)) BROADWAY_FUZZ_SEED=$(or $(SEED),$$RANDOM) $(PY) -m pytest tests/fuzz
+
+bench: .venv/dev.stamp services  ## what it costs, as ratios in one run: under ten minutes; a quiet machine tells more
+	$(PY) -m benchmarks
+
+bench-quick: .venv/dev.stamp services  ## the same with fewer repetitions, under two minutes
+	$(PY) -m benchmarks --quick
 
 check: .venv/dev.stamp  ## format, lint, strict types, layers
 	$(PY) -m ruff format --check .
