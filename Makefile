@@ -9,13 +9,16 @@ PY := .venv/bin/python
 # More for pytest: make test PYTEST='tests/unit -k lifecycle'
 PYTEST ?=
 
-.PHONY: help demo test check services e2e-large chaos fuzz attack-mutations bench bench-quick clean
+.PHONY: help demo demo-stop test check services e2e-large chaos fuzz attack-mutations bench bench-quick clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: .venv/runtime.stamp  ## grade a class of fourteen here and now; needs Python 3.11 and pip's registry only
-	@$(PY) -m scripts.demo
+demo: .venv/runtime.stamp  ## grade a class of fourteen here and now; needs Python 3.11 and pip's registry only; KEEP=1 leaves it running
+	@$(PY) -m scripts.demo $(if $(KEEP),--keep)
+
+demo-stop: .venv/runtime.stamp  ## stop and remove what `make demo KEEP=1` left running
+	@$(PY) -m scripts.demo --stop
 
 test: .venv/dev.stamp services  ## every test, on a real Docker engine and real MongoDB servers
 	$(PY) -m scripts.run_tests $(PYTEST)

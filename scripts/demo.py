@@ -1,68 +1,83 @@
-"""`make demo`: an API, a grader and a class of fourteen, from nothing to a table of results.
+"""`make demo`: `broadway dev` and a class of fourteen, from nothing to grades and the causes of failures.
 
-Everything it starts lives in a temporary directory and on a free port of the loopback interface, and is stopped
-again, also after Ctrl-C; on Linux, even a demo that is killed takes its processes with it. Installs nothing and needs
-no root.
+It runs the commands that README.md begins with, shown as they would be typed, on a free port of the loopback interface
+and in a temporary directory. Both are gone at its end, also after Ctrl-C; on Linux, even a demo that is killed takes
+its processes with it. With `--keep` the cluster goes on in the background until `--stop`. Installs nothing, needs no
+root.
 
-Exits 0 if the run finished and every student got the outcome expected of them, 1 if not.
+Exits 0 if the run finished, every student got the outcome expected of them, and post-processing saw all of their
+scores; 1 if not.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import os
-import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import docker
 import docker.errors
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
-from broadway_client.cli import processes
-from scripts.start_run_script import Api, ScriptError, Status, follow, progress, read_config
+from broadway_client.cli import processes, watch
+from broadway_client.cli.main import main as broadway
+from broadway_client.cli.session import Session
+from broadway_client.client import Client
+from broadway_client.errors import ClientError
+from broadway_client.models import Job, RunState
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "utils" / "grading_run.json"
 IMAGE = "broadway-python:latest"
 
-#: How long the run may take: a machine that is slower than this cannot be told from a run that is stuck.
-_RUN_SECONDS = 240.0
-_STOP_SECONDS = 15.0
+#: Temporary directories of demos, by which `--stop` finds those that were kept.
+_PREFIX, _PID = "broadway-demo-", "pid"
 
-#: What grading the sample must come to: a score, or the reason why there is none.
-EXPECTED = {
-    "abaker2": "score 100",
-    "bchen14": "score 100",
-    "cdiaz3": "score 100",
-    "devans7": "score 100",
-    "efrost": "score 75",  # every fourth year
-    "fgreen21": "score 75",  # forgot the centuries that are leap years
-    "ghill5": "score 50",  # always says yes
-    "hito9": "score 100",
+#: How long the cluster may take to start, and the run to end: a machine that is slower than this cannot be told from
+#: one that is stuck.
+_START_SECONDS, _RUN_SECONDS = 150.0, 240.0
+#: What runs may finish for so long before it is stopped; and how long that may take.
+_PATIENCE_SECONDS, _STOP_SECONDS = 3.0, 60.0
+
+#: What grading the sample must come to: a score of 100, or the reason why there is none.
+EXPECTED: dict[str, float | str] = {
+    "abaker2": 100.0,
+    "bchen14": 100.0,
+    "cdiaz3": 100.0,
+    "devans7": 100.0,
+    "efrost": 75.0,  # every fourth year
+    "fgreen21": 75.0,  # forgot the centuries that are leap years
+    "ghill5": 50.0,  # always says yes
+    "hito9": 100.0,
     "ijones4": "stage_failed",  # a syntax error
-    "jkhan12": "score 75",  # efrost's mistake, by recursion
+    "jkhan12": 75.0,  # efrost's mistake, by recursion
     "klopez8": "stage_failed",  # leaves with exit code 3
     "lmeyer": "timeout",  # loops for ever
-    "mnguyen6": "score 100",
+    "mnguyen6": 100.0,
     "nowens11": "stage_failed",  # raises an exception
 }
 
 
 class DemoFailed(Exception):
     """The demo did not come to what it promises, and why."""
+
+
+def say(line: str) -> None:
+    """A line of the demo's own, between those of the commands."""
+    print(f"demo: {line}", flush=True)
+
+
+# --- what runs the stages --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +88,11 @@ class Runtime:
     because: str
 
 
-def choose_runtime(wanted: str, say: Callable[[str], None]) -> Runtime:
+def choose_runtime(wanted: str) -> Runtime:
     """Docker if its engine answers and has the sample's image or can be given it; else the sandbox."""
     if wanted == "sandbox":
         return Runtime(name="sandbox", because="asked for")
-    because = _docker_fault(say)
+    because = _docker_fault()
     if because is None:
         return Runtime(name="docker", because=f"a Docker engine answers and has the image {IMAGE}")
     if wanted == "docker":
@@ -85,7 +100,7 @@ def choose_runtime(wanted: str, say: Callable[[str], None]) -> Runtime:
     return Runtime(name="sandbox", because=because)
 
 
-def _docker_fault(say: Callable[[str], None]) -> str | None:
+def _docker_fault() -> str | None:
     """Why the sample cannot run in Docker; None if it can. Makes the image if that takes nothing but time."""
     try:
         client = docker.from_env(timeout=10)
@@ -116,153 +131,179 @@ def _which(command: str) -> str | None:
     return shutil.which(command, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
 
-class Fleet:
-    """An API with its embedded store and one grader, for the length of a `with`."""
-
-    def __init__(self, runtime: str) -> None:
-        self._runtime = runtime
-        self._stack = ExitStack()
-        self._children: dict[str, processes.Process] = {}
-
-    def __enter__(self) -> Api:
-        with self._stack as stack:
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="broadway-demo-")))
-            token = secrets.token_urlsafe()
-            # Only by the environment: a command line can be read by everybody on this machine.
-            environment = {name: value for name, value in os.environ.items() if not name.startswith("BROADWAY_")}
-            environment["BROADWAY_TOKEN"] = token
-            port = processes.free_port()
-            url = f"http://127.0.0.1:{port}"
-            self._start("api", directory, environment, "--port", str(port), "--data-dir", str(directory / "data"))
-            # Nothing is mounted that a killed demo, which nobody starts again, would leave behind.
-            work = ("--work-dir", str(directory / "work"), "--job-bound", "watch", "--self-test-image", IMAGE)
-            self._start("grader", directory, environment, "--api", url, "--runtime", self._runtime, *work)
-            self._stack = stack.pop_all()
-        return Api(url, token, patience=20)
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()  # the grader first: it still has to say goodbye to the API
-
-    def check(self) -> None:
-        """Raise DemoFailed, with the end of its output, if one of the processes has ended."""
-        for name, child in self._children.items():
-            if child.exit_code is not None:
-                tail = "\n".join(child.output().splitlines()[-15:])
-                raise DemoFailed(f"{name}.py ended with exit code {child.exit_code}:\n{tail}")
-
-    def _start(self, name: str, directory: Path, environment: Mapping[str, str], *options: str) -> None:
-        command = [sys.executable, str(ROOT / f"{name}.py"), *options]
-        child = processes.start(command, log=directory / f"{name}.out", environment=environment)
-        self._stack.callback(child.stop, _STOP_SECONDS)
-        self._children[name] = child
+# --- the cluster -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """One row of the table of results."""
+class Cluster:
+    """A `broadway dev` in a directory of its own."""
 
-    job: Mapping[str, Any]
-    words: str  # its score, or the last line that the last stage wrote, or how that stage ended
-
-    @property
-    def who(self) -> str:
-        student = self.job["student"]
-        return str(student["NET_ID"]) if student else str(self.job["type"]).replace("_", "-")
+    directory: Path
+    url: str
+    dev: processes.Process
 
     @property
-    def seconds(self) -> float:
-        if not self.job["started_at"] or not self.job["finished_at"]:
-            return 0.0
-        return (_time(self.job["finished_at"]) - _time(self.job["started_at"])).total_seconds()
+    def token(self) -> str:
+        return (self.directory / "data" / "cluster_token").read_text().strip()
 
-    @property
-    def is_expected(self) -> bool:
-        """Whether this is what the sample must come to; pre- and post-processing must succeed."""
-        if not self.job["student"]:
-            return bool(self.job["state"] == "succeeded")
-        expected = EXPECTED.get(self.who, "no such student")
-        return self.words.startswith(expected) if self.job["state"] == "succeeded" else self.job["reason"] == expected
+    def check(self) -> None:
+        """Raise DemoFailed, with the end of its output, if it has ended."""
+        if self.dev.exit_code is not None:
+            tail = "\n".join(self.dev.output().splitlines()[-15:])
+            raise DemoFailed(f"`broadway dev` has ended with exit code {self.dev.exit_code}:\n{tail}")
 
-
-def outcomes(api: Api, run_id: str) -> list[Outcome]:
-    """What became of each job, in roster order."""
-    return [Outcome(job=job, words=_words(api, job)) for job in api.jobs(run_id)]
-
-
-def _words(api: Api, job: Mapping[str, Any]) -> str:
-    if job["score"] is not None:
-        return f"score {job['score']:g} of {job['max_score']:g}"
-    ran = api.get(f"grading_job/{job['job_id']}")["info"]
-    if not ran:
-        return ""
-    last = len(ran) - 1
-    written = "".join(log["stdout"] + log["stderr"] for log in api.log(job["job_id"]) if log["stage"] == last)
-    lines = written.strip().splitlines()
-    if not lines:
-        return str(ran[last].get("message") or f"exit code {ran[last].get('exit_code')}")
-    # Student code wrote it: it is cut, and made fit for a terminal.
-    return "".join(character for character in lines[-1][:200] if character.isprintable())
+    def stop(self) -> None:
+        """Stop it. What students' jobs run gets a moment, then its grader hands it back."""
+        for seconds in (_PATIENCE_SECONDS, _STOP_SECONDS):
+            self.dev.send(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                self.dev.wait(seconds)
+                return
+        self.dev.kill()
 
 
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+@contextmanager
+def cluster(runtime: str, *, keep: bool) -> Iterator[Cluster]:
+    """A running cluster; afterwards nothing of it is left, unless it is to be kept and all went well."""
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    started: Cluster | None = None
+    is_kept = False
+    try:
+        port = processes.free_port()
+        options = ("--port", str(port), "--data-dir", str(directory / "data"), "--runtime", runtime)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("BROADWAY_")}
+        environment["PYTHONPATH"] = str(ROOT)
+        command = [sys.executable, "-m", "broadway_client.cli", "dev", *options]
+        print(f"$ broadway dev {' '.join(options)} &", flush=True)
+        dev = processes.start(command, log=directory / "dev.out", environment=environment, outlives_us=keep)
+        started = Cluster(directory=directory, url=f"http://127.0.0.1:{port}", dev=dev)
+        deadline = time.monotonic() + _START_SECONDS
+        while "Broadway is ready." not in dev.output():
+            started.check()
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"`broadway dev` is not ready after {_START_SECONDS:.0f} s:\n{dev.output()}")
+            time.sleep(0.1)
+        yield started
+        if keep:
+            (directory / _PID).write_text(str(dev.pid))
+            is_kept = True
+    finally:
+        if not is_kept:
+            if started is not None:
+                started.stop()
+            shutil.rmtree(directory, ignore_errors=True)
 
 
-def table(rows: Sequence[Outcome]) -> Table:
-    """The results: student, state, reason, seconds and score, or the last line written instead."""
-    shown = Table("student", "state", "reason", Column("seconds", justify="right"), "score, or what it said last")
-    for row in rows:
-        state = str(row.job["state"])
-        style = "" if row.job["student"] else "dim"
-        shown.add_row(
-            row.who,
-            Text(state, style="green" if state == "succeeded" else "red"),
-            Text(row.job["reason"] or ""),
-            f"{row.seconds:.1f}",
-            Text(row.words),
-            style=style,
-            end_section=row.job["type"] == "pre_processing" or row is rows[-2],
-        )
-    return shown
-
-
-def demo(wanted: str, console: Console) -> None:
-    """Grade the sample; DemoFailed if it does not come to what it should."""
-    runtime = choose_runtime(wanted, lambda line: console.print(f"demo: {line}", highlight=False))
-    console.print(f"demo: stages run in the {runtime.name} runtime: {runtime.because}", highlight=False)
-    fleet = Fleet(runtime.name)
-    with fleet as api, progress(sys.stderr) as show:
-        begun = time.monotonic()
-
-        def watch(status: Status) -> None:
-            show(status)
-            fleet.check()
-            if time.monotonic() - begun > _RUN_SECONDS:
-                raise DemoFailed(f"the run has not ended after {_RUN_SECONDS:.0f} s: {status['counts']}")
-
-        try:
-            run_id = api.create_run(read_config(SAMPLE))
-            api.start_run(run_id)
-            end = follow(api, run_id, watch, pause=0.25)
-            rows = outcomes(api, run_id)
-        except ScriptError as error:
-            fleet.check()  # a process that died says more than a connection that was refused
-            raise DemoFailed(str(error)) from error
-    console.print(table(rows))
-    unexpected = [
-        f"{row.who}: {row.job['state']} {row.job['reason'] or row.words}" for row in rows if not row.is_expected
+def stop_kept() -> int:
+    """Stop and remove every demo of this person's that was kept; how many that were."""
+    found = [
+        path for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_PID}") if path.stat().st_uid == os.getuid()
     ]
-    if end["state"] != "finished":
-        raise DemoFailed(f"the run ended as {end['state']}")
-    if unexpected:
-        raise DemoFailed("not the expected outcome: " + "; ".join(unexpected))
-    students = sum(1 for row in rows if row.job["student"])
-    console.print(
-        f"demo: {students} students graded in {time.monotonic() - begun:.0f} s, each as expected", highlight=False
-    )
+    for path in found:
+        pid, deadline = int(path.read_text()), time.monotonic() + _STOP_SECONDS
+        pause = _PATIENCE_SECONDS
+        while _is_dev_of(path.parent, pid):
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"process {pid} has not ended after {_STOP_SECONDS:.0f} s; see {path.parent}")
+            os.kill(pid, signal.SIGTERM)  # the second makes it stop what it still grades
+            again = time.monotonic() + pause
+            while _is_dev_of(path.parent, pid) and time.monotonic() < again:
+                time.sleep(0.1)
+            pause = _STOP_SECONDS
+        shutil.rmtree(path.parent)
+    return len(found)
+
+
+def _is_dev_of(directory: Path, pid: int) -> bool:
+    """Whether that process is still the one that was started there: numbers of processes are used again."""
+    shown = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return str(directory) in shown.stdout
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def demo(wanted: str, *, keep: bool) -> None:
+    """Grade the sample; DemoFailed if it does not come to what it should."""
+    runtime = choose_runtime(wanted)
+    say(f"stages run in the {runtime.name} runtime: {runtime.because}")
+    with cluster(runtime.name, keep=keep) as started:
+        os.environ |= {"BROADWAY_API": started.url, "BROADWAY_TOKEN": started.token}  # for the commands below
+        begun = time.monotonic()
+        try:
+            with Client(started.url, started.token) as client:
+                run_id = client.create_run(SAMPLE.read_bytes()).grading_run_id
+                client.start_run(run_id)
+                print(f"$ broadway run submit {SAMPLE.relative_to(ROOT)} --watch", flush=True)
+                state = asyncio.run(_watched(started, run_id))
+                seconds = time.monotonic() - begun
+                _show("run", "results", "latest")
+                _show("run", "report", "latest")
+                unexpected = list(_unexpected(client, run_id, state))
+        except ClientError as error:
+            started.check()  # a process that died says more than a connection that was refused
+            raise DemoFailed(str(error)) from error
+        if unexpected:
+            raise DemoFailed("not as expected: " + "; ".join(unexpected))
+        say(f"{len(EXPECTED)} students graded in {seconds:.0f} s, each as expected")
+        if keep:
+            say("it goes on in the background; to stop it and remove all of it: make demo-stop")
+            say(f"the dashboard: {started.url}/ with the token {started.token}")
+            say(f"commands: export BROADWAY_API={started.url} BROADWAY_TOKEN={started.token}")
+        else:
+            say("it is gone again; to look around in its dashboard: make demo KEEP=1")
+
+
+async def _watched(started: Cluster, run_id: str) -> RunState:
+    session = Session(api=started.url, token=started.token, ca_certificate=None, as_json=False)
+    watching = asyncio.create_task(watch.watch(session, run_id))
+    try:
+        async with asyncio.timeout(_RUN_SECONDS):
+            while not watching.done():
+                started.check()
+                await asyncio.wait({watching}, timeout=0.25)
+    except TimeoutError:
+        raise DemoFailed(f"the run has not ended after {_RUN_SECONDS:.0f} s") from None
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)  # it gives the screen back
+    return watching.result().state
+
+
+def _show(*words: str) -> None:
+    """Run a command of ours as if it were typed here."""
+    print(f"\n$ broadway {' '.join(words)}", flush=True)
+    if code := broadway(words):
+        raise DemoFailed(f"that ended with exit code {code}")
+
+
+def _unexpected(client: Client, run_id: str, state: RunState) -> Iterator[str]:
+    """What differs from what the sample must come to."""
+    if state is not RunState.FINISHED:
+        yield f"the run ended as {state.value}"
+    graded = {str(job.student["NET_ID"]): _outcome(job) for job in client.jobs(run_id) if job.student}
+    for student, expected in EXPECTED.items():
+        if (outcome := graded.get(student)) != expected:
+            yield f"{student}: {outcome} in place of {expected}"
+    # The sealed scores, as the last job had them in /job/jobs.json, and no other job has.
+    scores = [score for score in EXPECTED.values() if isinstance(score, float)]
+    told = f"{len(scores)} scores, {sum(scores) / len(scores):.1f} on average"
+    last = client.run(run_id).post_processing_job
+    printed = "" if last is None else "".join(stage.stdout for stage in client.job_log(last.job_id).stages)
+    if told not in printed:
+        yield f"post-processing printed {printed!r}, without {told!r}"
+
+
+def _outcome(job: Job) -> float | str:
+    """Its score, or why there is none."""
+    if job.state.value == "succeeded" and job.score is not None:
+        return job.score
+    return job.reason.value if job.reason else job.state.value
 
 
 def _interrupt(*_: object) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # it is stopping, and nothing must be left behind
     raise KeyboardInterrupt
 
 
@@ -275,11 +316,16 @@ def main(arguments: Sequence[str]) -> int:
         default=os.environ.get("BROADWAY_DEMO_RUNTIME") or "auto",
         help="what runs the stages [BROADWAY_DEMO_RUNTIME, default auto]",
     )
+    parser.add_argument("--keep", action="store_true", help="leave it running, to look around [make demo KEEP=1]")
+    parser.add_argument("--stop", action="store_true", help="stop and remove what was kept [make demo-stop]")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
-    os.environ.update(no_proxy="127.0.0.1", NO_PROXY="127.0.0.1")  # everything here stays on this machine
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
-        demo(options.runtime, Console())
+        if options.stop:
+            say(f"{stop_kept()} stopped and removed")
+        else:
+            demo(options.runtime, keep=options.keep)
     except DemoFailed as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

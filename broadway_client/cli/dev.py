@@ -51,6 +51,7 @@ class Development:
         self._output = output
         self._children: dict[str, Process] = {}
         self._read: dict[str, int] = {}
+        self._asked_to_stop = 0
 
     @property
     def url(self) -> str:
@@ -59,7 +60,7 @@ class Development:
 
     def run(self) -> None:
         """Run until Ctrl-C. Raises DevelopmentFault if one of them cannot start, or ends."""
-        with ExitStack() as stack, _signals():
+        with ExitStack() as stack, self._signals():
             try:
                 self._start(stack, "api", "--port", str(self._port), "--data-dir", str(self._data))
                 self._until(self._api_is_ready)
@@ -137,8 +138,10 @@ class Development:
         say()
 
     def _look(self) -> None:
-        """Show what has been printed, see that both are there, and wait a moment."""
+        """Show what has been printed, see that both are there, and wait a moment. Raises _Stopped after Ctrl-C."""
         time.sleep(_LOOK_EVERY)
+        if self._asked_to_stop:
+            raise _Stopped
         for name, child in self._children.items():
             code = child.exit_code  # before its output: all of that is then there
             self._show(name, child)
@@ -163,27 +166,27 @@ class Development:
             if child is None or child.exit_code is not None:
                 continue
             child.send(signal.SIGTERM)
+            asked = self._asked_to_stop
             deadline = time.monotonic() + (10 * _STOP if name == "grader" else _STOP)
             while child.exit_code is None and time.monotonic() < deadline:
-                try:
-                    time.sleep(_LOOK_EVERY)
-                    self._show(name, child)
-                except _Stopped:
+                time.sleep(_LOOK_EVERY)
+                self._show(name, child)
+                if self._asked_to_stop > asked:
+                    asked = self._asked_to_stop
                     child.send(signal.SIGTERM)
                     deadline = min(deadline, time.monotonic() + _STOP)
         self._output.aside("stopped")
 
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Count Ctrl-C and SIGTERM while the block lasts; whoever loops looks."""
 
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM as an exception, while the block lasts."""
+        def count(number: int, frame: FrameType | None) -> None:
+            self._asked_to_stop += 1
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Stopped
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

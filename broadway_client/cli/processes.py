@@ -1,4 +1,4 @@
-"""Child processes that never outlive the program that started them."""
+"""Child processes that do not outlive the program that started them, unless they are to."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ _PR_SET_PDEATHSIG = 1
 _PORTS = range(20_000, 32_000)
 
 
-def start(command: Sequence[str | Path], *, log: Path, environment: Mapping[str, str] | None = None) -> Process:
-    """Start `command` with stdout and stderr in `log` (appended); it is killed should this process be killed.
+def start(
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    outlives_us: bool = False,
+) -> Process:
+    """Start `command` with stdout and stderr in `log` (appended).
 
-    Call it from the main thread: the kernel ties the child's life to the thread that started it. The child leads a
-    process group of its own, so a Ctrl-C at the terminal is this program's to handle, not the child's.
+    It is killed should this process be killed, unless it is meant to outlive us and our terminal. Call it from the main
+    thread: the kernel ties the child's life to the thread that started it. The child leads a process group of its own,
+    so a Ctrl-C at the terminal is this program's to handle, not the child's.
     """
     with log.open("ab") as output:
         return Process(
@@ -35,8 +42,9 @@ def start(command: Sequence[str | Path], *, log: Path, environment: Mapping[str,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=None if environment is None else dict(environment),
-                preexec_fn=_prepare(),
-                process_group=0,
+                preexec_fn=_prepare(tied=not outlives_us),
+                start_new_session=outlives_us,
+                process_group=None if outlives_us else 0,  # a session's leader leads a group
             ),
             log,
         )
@@ -100,9 +108,10 @@ def free_port() -> int:
     raise OSError(f"no free port between {_PORTS.start} and {_PORTS.stop}")
 
 
-def _prepare() -> Callable[[], None]:
+def _prepare(*, tied: bool) -> Callable[[], None]:
     """What the child does between fork and exec, where only plain calls are safe: all else is looked up here."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # only Linux ties a child's life to its parent's
+    # Only Linux ties a child's life to its parent's.
+    libc = ctypes.CDLL(None) if tied and sys.platform == "linux" else None
     parent = os.getpid()
 
     def prepare() -> None:

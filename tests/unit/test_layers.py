@@ -194,7 +194,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "scripts.start_run_script": (),  # it is copied to places where nothing else of ours is
     "scripts.run_tests": (),
     "scripts.options_reference": ("config",),
-    "scripts.demo": ("scripts.*", "broadway_client.cli.processes"),
+    "scripts.demo": ("broadway_client*",),
     "scripts.cli_reference": ("broadway_client.cli*",),
 }
 
