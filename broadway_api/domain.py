@@ -342,14 +342,33 @@ class CourseQueue:
     oldest: datetime  # when the one that has waited longest was queued
 
 
+class DeliveryState(StrEnum):
+    """How telling a webhook of something goes."""
+
+    PENDING = "pending"  # to be told, or told again
+    HEARD = "heard"  # answered with 2xx
+    GIVEN_UP = "given_up"  # the last attempt was made, and not answered so
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
     """Something to be told to a webhook until it was heard."""
 
     id: str  # the same however often it is told
+    run_id: str  # what it is about
     body: str
     attempts: int = 0  # how often it was taken to be told
     created_at: datetime
+    due_at: datetime | None  # when it is told next; None once it was heard or given up
+    heard_at: datetime | None = None
+    fault: str | None = None  # why the last attempt that is over was not heard
+
+    @property
+    def state(self) -> DeliveryState:
+        """Whether it was heard, or still may be."""
+        if self.heard_at is not None:
+            return DeliveryState.HEARD
+        return DeliveryState.GIVEN_UP if self.due_at is None else DeliveryState.PENDING
 
 
 Jobs = Sequence[Job]

@@ -66,7 +66,9 @@ class Outbox:
             "delivery_id": delivery_id,
             **{name: ended[name] for name in (*about, "counts", "reasons")},
         }
-        await self._store.put_delivery(Delivery(id=delivery_id, body=json.dumps(body), created_at=now))
+        await self._store.put_delivery(
+            Delivery(id=delivery_id, run_id=run_id, body=json.dumps(body), created_at=now, due_at=now)
+        )
         self._made.set()
 
     async def run(self) -> None:
@@ -91,12 +93,13 @@ class Outbox:
         try:
             await self._sender.send(body, headers)
         except NotHeard as error:
+            await self._store.note_delivery_fault(delivery.id, str(error))
             if delivery.attempts > len(PAUSES):
                 logger.error("delivery %s was not heard and is given up: %s", delivery.id, error)  # noqa: TRY400
             else:
                 logger.warning("delivery %s was not heard, attempt %d: %s", delivery.id, delivery.attempts, error)
         else:
-            await self._store.end_delivery(delivery.id)
+            await self._store.end_delivery(delivery.id, self._now())
             logger.info("delivery %s was heard", delivery.id)
 
 

@@ -14,6 +14,7 @@ from broadway_api import lifecycle
 from broadway_api.access import Access
 from broadway_api.all_jobs import all_jobs
 from broadway_api.domain import (
+    Delivery,
     IdempotencyKey,
     Job,
     JobState,
@@ -196,6 +197,11 @@ class Runs:
     async def job_log(self, job_id: str, stage: int | None, *, by: Principal) -> tuple[Job, list[StageLog]]:
         """Raises JobNotFound."""
         return await self._job(job_id, by), await self._store.job_log(job_id, stage)
+
+    async def deliveries(self, run_id: str, *, by: Principal) -> list[Delivery]:
+        """What a webhook is told of the run, the oldest first. Raises RunNotFound."""
+        await self._run(run_id, by)
+        return await self._store.run_deliveries(run_id)
 
     async def _run(self, run_id: str, by: Principal) -> Run:
         run = await self._store.run(run_id)

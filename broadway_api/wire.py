@@ -11,6 +11,7 @@ from typing import Any
 from broadway_api import capabilities, results, runconfig
 from broadway_api.domain import (
     Claim,
+    Delivery,
     Job,
     JobState,
     Reason,
@@ -277,6 +278,19 @@ def logs_to_json(job: Job, logs: Sequence[StageLog]) -> Json:
         "job_id": job.id,
         "attempt": reported[-1] if reported else None,
         "stages": [{"stage": log.stage, "stdout": log.stdout, "stderr": log.stderr} for log in logs],
+    }
+
+
+def delivery_to_json(delivery: Delivery) -> Json:
+    """What a webhook is told of a run, and what came of it."""
+    return {
+        "delivery_id": delivery.id,
+        "state": delivery.state,
+        "attempts": delivery.attempts,
+        "created_at": timestamp(delivery.created_at),
+        "next_attempt_at": timestamp(delivery.due_at),
+        "heard_at": timestamp(delivery.heard_at),
+        "fault": delivery.fault,
     }
 
 

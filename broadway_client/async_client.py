@@ -19,6 +19,7 @@ from broadway_client.exchange import Flow, Pause, Reply, Request, Retries, T
 from broadway_client.models import (
     Course,
     CourseNamed,
+    Delivery,
     Health,
     Job,
     JobDetail,
@@ -112,6 +113,10 @@ class AsyncClient:
         """As `Client.run_page`."""
         return await self._do(calls.run_page(self._retries, state=state, course=course, limit=limit, after=after))
 
+    async def deliveries(self, run_id: str) -> tuple[Delivery, ...]:
+        """As `Client.deliveries`."""
+        return (await self._do(calls.deliveries(self._retries, run_id))).deliveries
+
     async def job_page(
         self, run_id: str, states: str = "all", *, limit: int = calls.PAGE, after: str | None = None
     ) -> JobPage:
@@ -141,6 +146,14 @@ class AsyncClient:
     async def health(self) -> Health:
         """As `Client.health`."""
         return await self._do(calls.health(self._retries))
+
+    async def readiness(self) -> Health:
+        """As `Client.readiness`."""
+        return await self._do(calls.readiness(self._retries))
+
+    async def metrics(self) -> str:
+        """As `Client.metrics`."""
+        return await self._do(calls.metrics(self._retries))
 
     async def courses(self) -> tuple[Course, ...]:
         """As `Client.courses`."""

@@ -18,6 +18,7 @@ Config = Mapping[str, Any] | str | bytes
 PAGE = 1_000
 
 _API = "api/v1/"
+_WITHOUT_PREFIX = ("healthz", "readyz", "metrics")
 
 
 def _call(
@@ -34,7 +35,7 @@ def _call(
     content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
     request = Request(
         method=method,
-        path=path if path == "healthz" else _API + path,
+        path=path if path in _WITHOUT_PREFIX else _API + path,
         answer=answer,
         repeatable=repeatable,
         params={name: str(value) for name, value in (params or {}).items() if value is not None},
@@ -110,6 +111,10 @@ def run_page(
     return _call(retries, models.RunPage, "GET", "grading_run", params=params)
 
 
+def deliveries(retries: Retries, run_id: str) -> Flow[models.DeliveryList]:
+    return _call(retries, models.DeliveryList, "GET", f"grading_run/{segment(run_id)}/deliveries")
+
+
 # --- jobs ------------------------------------------------------------------------------------------------------------
 
 
@@ -140,6 +145,14 @@ def steer_worker(retries: Retries, worker_id: str, verb: str) -> Flow[models.Wor
 
 def health(retries: Retries) -> Flow[models.Health]:
     return _call(retries, models.Health, "GET", "healthz")
+
+
+def readiness(retries: Retries) -> Flow[models.Health]:
+    return _call(retries, models.Health, "GET", "readyz")
+
+
+def metrics(retries: Retries) -> Flow[str]:
+    return _call(retries, str, "GET", "metrics")
 
 
 # --- courses and tokens ----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from broadway_client.exchange import Flow, Pause, Reply, Request, Retries, T
 from broadway_client.models import (
     Course,
     CourseNamed,
+    Delivery,
     Health,
     Job,
     JobDetail,
@@ -154,6 +155,16 @@ class Client:
         """
         return self._do(calls.run_page(self._retries, state=state, course=course, limit=limit, after=after))
 
+    def deliveries(self, run_id: str) -> tuple[Delivery, ...]:
+        """What the cluster's webhook is told of a run, one for each of its ends, for seven days. Raises NotFound.
+
+        None where the operator has set up no webhook.
+
+        >>> client.deliveries(ended_run)
+        ()
+        """
+        return self._do(calls.deliveries(self._retries, run_id)).deliveries
+
     def job_page(
         self, run_id: str, states: str = "all", *, limit: int = calls.PAGE, after: str | None = None
     ) -> JobPage:
@@ -215,6 +226,22 @@ class Client:
         'ok'
         """
         return self._do(calls.health(self._retries))
+
+    def readiness(self) -> Health:
+        """Whether the API process is to be sent requests. Raises Unavailable if not: it stops, or its store is away.
+
+        >>> client.readiness().store
+        'ok'
+        """
+        return self._do(calls.readiness(self._retries))
+
+    def metrics(self) -> str:
+        """How process and cluster are, in Prometheus's text format; operators only, unless opened to everybody.
+
+        >>> [line for line in client.metrics().splitlines() if line.startswith("broadway_store_up")]
+        ['broadway_store_up 1.0']
+        """
+        return self._do(calls.metrics(self._retries))
 
     def courses(self) -> tuple[Course, ...]:
         """All courses; operators only, as with all calls about courses and tokens.

@@ -51,7 +51,7 @@ _LONGEST_RETRY_AFTER = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Generic[T]):
-    """A request and the kind of its answer. `repeatable`: sent twice it does what it does once."""
+    """A request and the kind of its answer, or `str` where that is text. `repeatable`: sent twice does no more."""
 
     method: str
     path: str
@@ -127,6 +127,10 @@ def read(request: Request[T], reply: Reply) -> T:
     if isinstance(reply, httpx.TransportError):
         raise unreachable(reply)
     url = _origin(reply.request)
+    if request.answer is str and reply.is_success:
+        if not reply.headers.get("Content-Type", "").startswith("text/plain"):
+            raise NotBroadway(url, f"{request.method} {reply.request.url.path} has no such answer")
+        return cast(T, reply.text)
     try:
         body = json.loads(reply.content)
     except (ValueError, RecursionError):

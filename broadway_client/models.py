@@ -135,6 +135,34 @@ class RunPage(Answer):
     next: str | None
 
 
+class DeliveryState(OpenEnum):
+    """How telling a webhook of a run's end goes."""
+
+    PENDING = "pending"  # to be told, or told again
+    HEARD = "heard"  # answered with 2xx
+    GIVEN_UP = "given_up"  # not heard in three days
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery(Answer):
+    """What a webhook is told of one end of a run; `fault` is why the last attempt that is over was not heard."""
+
+    delivery_id: str
+    state: DeliveryState
+    attempts: int
+    created_at: datetime
+    next_attempt_at: datetime | None
+    heard_at: datetime | None
+    fault: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryList(Answer):
+    """What a webhook is told of a run, the oldest first."""
+
+    deliveries: tuple[Delivery, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EndJob(Answer):
     """The pre- or post-processing job of a run."""

@@ -138,6 +138,16 @@ class EventsHandler(ApiHandler):
                     await self.flush()
 
 
+class DeliveriesHandler(ApiHandler):
+    """What a webhook is told of a run, and whether it hears."""
+
+    allowed: ClassVar = {"GET": READERS}
+
+    async def get(self, run_id: str) -> None:
+        found = await self.service.runs.deliveries(self.checked_id(run_id, "grading run id"), by=self.principal)
+        self.succeed({"deliveries": [wire.delivery_to_json(delivery) for delivery in found]})
+
+
 class JobLogHandler(ApiHandler):
     """What a job printed."""
 
@@ -155,5 +165,6 @@ routes = [
     (r"/api/v1/grading_run/([^/]+)/cancel", CancelHandler),
     (r"/api/v1/grading_run/([^/]+)/retry", RetryHandler),
     (r"/api/v1/grading_run/([^/]+)/events", EventsHandler),
+    (r"/api/v1/grading_run/([^/]+)/deliveries", DeliveriesHandler),
     (r"/api/v1/grading_job/([^/]+)/log", JobLogHandler),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from broadway_api.domain import JobState, JobType, Reason, RunState, WorkerState
+from broadway_api.domain import DeliveryState, JobState, JobType, Reason, RunState, WorkerState
 from broadway_api.policy import Policy
 from broadway_api.results import RESULTS
 from broadway_api.schemas import ENV, ID, Schema, stage_schema
@@ -242,6 +242,26 @@ CLAIMED_JOB = shape(
     optional=("students", "student_jobs"),
 )
 CLAIMED_JOBS = shape("ClaimedJobs", {"jobs": list_of(CLAIMED_JOB)})
+
+DELIVERY_LIST = shape(
+    "DeliveryList",
+    {
+        "deliveries": list_of(
+            shape(
+                "Delivery",
+                {
+                    "delivery_id": TEXT,
+                    "state": words("DeliveryState", DeliveryState),
+                    "attempts": COUNT,
+                    "created_at": TIME,
+                    "next_attempt_at": or_null(TIME),
+                    "heard_at": or_null(TIME),
+                    "fault": or_null(TEXT) | {"description": "why the last attempt that is over was not heard"},
+                },
+            )
+        )
+    },
+)
 
 SECRET_CHANGED = shape("SecretChanged", {"name": TEXT, "changed_at": TIME})
 SECRET_LIST = shape("SecretList", {"secrets": list_of(SECRET_CHANGED)})

@@ -133,6 +133,15 @@ def paths(context: Context) -> Paths:
                 refusals=_NO_RUN,
             ),
         },
+        "/api/v1/grading_run/{grading_run_id}/deliveries": {
+            "get": Operation(
+                id="listDeliveries",
+                summary="What a webhook is told of a grading run",
+                description="One for each end of the run, the oldest first, for seven days.",
+                answers={200: Answer(description="what came of them", data=answers.DELIVERY_LIST)},
+                refusals=_NO_RUN,
+            ),
+        },
         "/api/v1/grading_job/{job_id}/log": {
             "get": Operation(
                 id="getJobLog",

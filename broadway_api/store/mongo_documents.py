@@ -66,6 +66,7 @@ INDEXES = {
             partialFilterExpression={"due_at": {"$exists": True}},
         ),
         IndexModel([("created_at", ASCENDING)], name="by_age"),
+        IndexModel([("run_id", ASCENDING), ("created_at", ASCENDING)], name="by_run"),
     ],
     "secrets": [IndexModel([("_id.course", ASCENDING), ("_id.name", ASCENDING)], name="by_course")],
     "runs": [

@@ -368,8 +368,16 @@ class Store(Protocol):
         """
         ...
 
-    async def end_delivery(self, delivery_id: str) -> None:
+    async def end_delivery(self, delivery_id: str, now: datetime) -> None:
         """Note that it was heard: it is never due again."""
+        ...
+
+    async def note_delivery_fault(self, delivery_id: str, fault: str) -> None:
+        """Note why an attempt was not heard, in place of what was noted before; for people."""
+        ...
+
+    async def run_deliveries(self, run_id: str) -> list[Delivery]:
+        """What there is to tell of a run, heard or not, the oldest first."""
         ...
 
     async def forget_deliveries(self, created_before: datetime) -> int:

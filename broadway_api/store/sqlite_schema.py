@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime
 
-from broadway_api.domain import Job, JobState, JobType, Reason, Run, RunState, Worker
+from broadway_api.domain import Delivery, Job, JobState, JobType, Reason, Run, RunState, Worker
 from broadway_api.store import records
 
 _VERSION_1 = """
@@ -159,9 +159,18 @@ CREATE INDEX deliveries_due ON deliveries (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX deliveries_by_age ON deliveries (created_at);
 """
 
+# Whose deliveries they are, and what came of them.
+_VERSION_8 = """
+ALTER TABLE deliveries ADD COLUMN run_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE deliveries ADD COLUMN heard_at INTEGER;
+ALTER TABLE deliveries ADD COLUMN fault TEXT;
+UPDATE deliveries SET run_id = json_extract(body, '$.grading_run_id');
+CREATE INDEX deliveries_by_run ON deliveries (run_id, created_at);
+"""
+
 #: Each makes a version of the schema out of the one before, the first out of an empty file; what was released is never
 #: changed. One statement ends with a semicolon and a line feed.
-VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
+VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8)
 
 _SHORT_COLUMNS = (
     "id, run_id, type, seq, student, state, priority, requirement, reason, attempt, attempt_limit, worker_id,"
@@ -234,6 +243,20 @@ def worker_from_row(row: sqlite3.Row) -> Worker:
         name=row["name"],
         asked_at=_time(row["asked_at"]),
         owner=row["owner"],
+    )
+
+
+def delivery_from_row(row: sqlite3.Row) -> Delivery:
+    """A row of `deliveries`."""
+    return Delivery(
+        id=row["id"],
+        run_id=row["run_id"],
+        body=row["body"],
+        attempts=row["attempts"],
+        created_at=records.from_millis(row["created_at"]),
+        due_at=_time(row["due_at"]),
+        heard_at=_time(row["heard_at"]),
+        fault=row["fault"],
     )
 
 

@@ -267,6 +267,35 @@ def _record(job: Job) -> tuple[object, ...]:
     )
 
 
+@run.command()
+@_RUN
+@connected
+def deliveries(session: Session, run_: str) -> None:
+    """Show whether the cluster's webhook has heard of a run's end, and if not, why."""
+    with session.client() as client:
+        found = client.deliveries(run_id(client, run_))
+    output = session.output
+    if output.as_json:
+        output.json([one.raw for one in found])
+        return
+    if not found:
+        output.aside(
+            "nothing to tell: it has not ended, ended more than seven days ago, or the API has no --webhook-url"
+        )
+    rows = [
+        (
+            one.delivery_id,
+            one.state.value,
+            one.attempts,
+            local_time(one.created_at),
+            local_time(one.heard_at or one.next_attempt_at),
+            "" if one.heard_at else one.fault or "",
+        )
+        for one in found
+    ]
+    output.table(("delivery", "state", "attempts", "ended", "heard, or next attempt", "fault"), rows)
+
+
 @run.command(name="report")
 @_RUN
 @click.option("--top", type=click.IntRange(1), default=12, show_default=True, help="Show so many causes.")

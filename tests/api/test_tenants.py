@@ -30,6 +30,7 @@ MAY = {
     "POST /api/v1/grading_run/{grading_run_id}/cancel": "admin",
     "POST /api/v1/grading_run/{grading_run_id}/retry": "admin",
     "GET /api/v1/grading_run/{grading_run_id}/events": "admin query",
+    "GET /api/v1/grading_run/{grading_run_id}/deliveries": "admin query",
     # A worker of the course protocol whose id looks like ours asks for work there; no job is shown to it.
     "GET /api/v1/grading_job/{job_id}": "admin query worker",
     "GET /api/v1/grading_job/{job_id}/log": "admin query",
@@ -165,6 +166,7 @@ async def test_what_belongs_to_another_course_is_not_there(any_api: Api) -> None
         ("GET", "grading_run/{}", run_id, None),
         ("GET", "grading_run/{}?jobs=all", run_id, None),
         ("GET", "grading_run/{}/events", run_id, None),
+        ("GET", "grading_run/{}/deliveries", run_id, None),
         ("POST", "grading_run/{}", live, None),
         ("POST", "grading_run/{}/cancel", live, None),
         ("POST", "grading_run/{}/retry", run_id, {"students": [{"NET_ID": "s0"}]}),

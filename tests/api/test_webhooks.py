@@ -106,6 +106,25 @@ async def test_a_run_that_ended_is_told_of_once_and_signed(any_store_url: str) -
         assert again["delivery_id"] != body["delivery_id"]  # it ended once more
 
 
+async def test_the_run_says_whether_the_webhook_has_heard_and_if_not_why(any_store_url: str) -> None:
+    async with told(any_store_url, 503, 204) as (api, _):
+
+        async def deliveries(run_id: str) -> list[tuple[str, int, str | None]]:
+            found = (await api.data("GET", f"grading_run/{run_id}/deliveries"))["deliveries"]
+            return [(one["state"], one["attempts"], one["fault"]) for one in found]
+
+        async def are(run_id: str, *wanted: tuple[str, int, str | None]) -> None:
+            async def so() -> bool:
+                return await deliveries(run_id) == list(wanted)
+
+            await eventually(so)
+
+        first = await end_a_run(api)
+        await are(first, ("pending", 1, "status 503"))
+        await are(await end_a_run(api), ("heard", 1, None))
+        assert await deliveries(await api.start()) == []
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_it_is_told_until_it_hears_with_one_delivery_id(sqlite_url: str) -> None:
     async with told(sqlite_url, 500, 302, 404, 204) as (api, receiver):

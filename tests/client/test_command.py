@@ -66,6 +66,8 @@ def test_a_run_from_its_config_to_its_scores(broadway: Run, graded: str, home: P
     assert graded in broadway("run", "list", "--state", "finished")
     assert "exit code 3" in broadway("job", "show", f"{graded}/bob")
     assert broadway("job", "log", "latest/amy") == "all is well\n"
+    assert broadway("run", "deliveries", graded).count("\n") == 1  # no webhook is set up
+    assert json.loads(broadway("run", "deliveries", graded, "--json")) == []
 
 
 def test_what_is_retried_and_cancelled(broadway: Run, graded: str, worker: FakeWorker) -> None:

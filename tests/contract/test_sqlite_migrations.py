@@ -48,3 +48,17 @@ async def test_a_file_from_before_there_were_results_is_brought_up_to_date(tmp_p
     assert backend.schema_version() == len(VERSIONS)
     async with open_store(backend.url) as store:
         assert (await store.job(job.id)).max_score == 2
+
+
+async def test_deliveries_of_an_earlier_version_know_whose_they_are(tmp_path: Path) -> None:
+    backend = SqliteBackend(tmp_path)
+    with closing(sqlite3.connect(backend.path)) as connection, connection:
+        for statements in VERSIONS[:7]:
+            connection.executescript(statements)
+        connection.execute(
+            "INSERT INTO deliveries VALUES (?, ?, 1, ?, NULL)", ("d1", '{"grading_run_id": "r1"}', records.to_millis(NOW))
+        )
+    backend.set_schema_version(7)
+    async with open_store(backend.url) as store:
+        (found,) = await store.run_deliveries("r1")
+        assert (found.id, found.created_at) == ("d1", NOW)
