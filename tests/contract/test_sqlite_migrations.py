@@ -56,7 +56,8 @@ async def test_deliveries_of_an_earlier_version_know_whose_they_are(tmp_path: Pa
         for statements in VERSIONS[:7]:
             connection.executescript(statements)
         connection.execute(
-            "INSERT INTO deliveries VALUES (?, ?, 1, ?, NULL)", ("d1", '{"grading_run_id": "r1"}', records.to_millis(NOW))
+            "INSERT INTO deliveries VALUES (?, ?, 1, ?, NULL)",
+            ("d1", '{"grading_run_id": "r1"}', records.to_millis(NOW)),
         )
     backend.set_schema_version(7)
     async with open_store(backend.url) as store:
