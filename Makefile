@@ -9,7 +9,7 @@ PY := .venv/bin/python
 # More for pytest: make test PYTEST='tests/unit -k lifecycle'
 PYTEST ?=
 
-.PHONY: help demo demo-stop test check services e2e-large chaos fuzz attack-mutations bench bench-quick clean
+.PHONY: help demo demo-stop test check services e2e-large chaos fuzz attack-mutations bench bench-quick bench-peers clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +42,11 @@ bench: .venv/dev.stamp services  ## what it costs, as ratios in one run: under t
 
 bench-quick: .venv/dev.stamp services  ## the same with fewer repetitions, under two minutes
 	$(PY) -m benchmarks --quick
+
+QUICK ?=
+bench-peers: .venv/dev.stamp services  ## beside Celery, RQ, Dramatiq and Taskiq, which it installs; QUICK=1
+	@PYTHON=$(PY) benchmarks/peers/provide.sh
+	$(PY) -m benchmarks.peers $(if $(QUICK),--quick)
 
 check: .venv/dev.stamp  ## format, lint, strict types, layers
 	$(PY) -m ruff format --check .
