@@ -199,6 +199,7 @@ def settings(config: GraderConfig, directory: WorkDirectory) -> Settings:
         ),
         slots=config.slot_count,
         instance=directory.instance,
+        work_dir=directory.path,
         image_pull_policy=config.image_pull_policy,
         stage_users=users,
         allow_root_stages=config.allow_root_stages,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from broadway_grader.domain import Stage
+from broadway_grader.runtimes.hosts import hosts_file
 from broadway_grader.runtimes.port import Place, Settings, UnusableStage
 from broadway_grader.runtimes.users import is_surely_not_root
 
@@ -37,6 +38,7 @@ def container_request(stage: Stage, place: Place, settings: Settings, *, default
         "Hostname": stage.host_name or "",
         "User": user or "",
         "WorkingDir": stage.working_dir or "",
+        "NetworkDisabled": not stage.enable_networking,
         "Labels": {
             INSTANCE_LABEL: settings.instance,
             "broadway.job-id": place.job_id,
@@ -76,9 +78,10 @@ def _isolation(stage: Stage, place: Place, settings: Settings) -> dict[str, Any]
     # No profile for seccomp and no masked paths are named: the engine's own then apply.
     confined = {"Privileged": False, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"]}
     return {
-        "Mounts": [{"Type": "bind", "Source": str(place.directory), "Target": "/job"}],
+        "Mounts": _mounts(stage, place, settings),
         "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={settings.limits.tmp}"},  # noqa: S108
         "ReadonlyRootfs": settings.read_only if stage.read_only is None else stage.read_only,
+        # "none" is what NetworkDisabled comes to, and holds for an engine that does not know the other.
         "NetworkMode": "bridge" if stage.enable_networking else "none",
         # Said because the engine's configuration may have other defaults for both.
         "IpcMode": "private",
@@ -89,6 +92,14 @@ def _isolation(stage: Stage, place: Place, settings: Settings) -> dict[str, Any]
         **({"Runtime": settings.oci_runtime} if settings.oci_runtime else {}),
         **({"Privileged": True} if stage.privileged else confined),
     }
+
+
+def _mounts(stage: Stage, place: Place, settings: Settings) -> list[dict[str, Any]]:
+    job = {"Type": "bind", "Source": str(place.directory), "Target": "/job"}
+    if stage.enable_networking:
+        return [job]  # the engine writes its /etc/hosts
+    hosts = {"Type": "bind", "Source": str(hosts_file(settings.work_dir)), "Target": "/etc/hosts", "ReadOnly": True}
+    return [job, hosts]
 
 
 def _refuse_root(stage: Stage, user: str | None) -> None:

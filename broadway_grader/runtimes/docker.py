@@ -16,6 +16,7 @@ from broadway_grader.errors import SetupError
 from broadway_grader.runtimes.confinement import INSTANCE_LABEL, container_request
 from broadway_grader.runtimes.container import Container, Outcome
 from broadway_grader.runtimes.engine import ENGINE_ERRORS, Engine, explanation
+from broadway_grader.runtimes.hosts import write_hosts
 from broadway_grader.runtimes.images import Images, ImageUnavailable
 from broadway_grader.runtimes.output import outputs_of_stage
 from broadway_grader.runtimes.port import Place, Settings, UnusableHere, UnusableStage
@@ -45,6 +46,10 @@ class DockerRuntime:
         if self._settings.oci_runtime:
             self._engine.require_runtime(self._settings.oci_runtime)
             description += f" with {self._settings.oci_runtime}"
+        try:
+            await self._engine.call(write_hosts, self._settings.work_dir)
+        except OSError as error:
+            raise SetupError(f"cannot write to the work directory {self._settings.work_dir}: {error}") from error
         self._images = Images(self._engine.api, self._settings.image_pull_policy, self._engine.call)
         return description
 

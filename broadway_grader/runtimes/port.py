@@ -32,6 +32,7 @@ class Settings:
     limits: Limits
     slots: int  # stages at once, at most
     instance: str  # which grader this is, over all of its lives
+    work_dir: Path  # absolute; the grader's own, whose files what runs the stages can mount
     image_pull_policy: str = "missing"  # or always, never
     stage_users: StageUsers = "auto"
     allow_root_stages: bool = True  # whether a stage may be root, which it is without a single capability

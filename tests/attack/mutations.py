@@ -34,16 +34,16 @@ class Mutation:
 
 
 def container(**changes: Any) -> Off:
-    """The engine is asked for containers with these settings of the host config changed."""
+    """The engine is asked for containers with these settings changed, of the request or else of its host config."""
 
     @contextlib.contextmanager
     def off() -> Iterator[None]:
         send = docker.APIClient.create_container_from_config
 
         def changed(self: Any, config: dict[str, Any], *arguments: Any, **named: Any) -> Any:
-            host = {**config["HostConfig"], **{name: value for name, value in changes.items() if name != "User"}}
-            user = {"User": changes["User"]} if "User" in changes else {}
-            return send(self, {**config, "HostConfig": host, **user}, *arguments, **named)
+            own = {name: value for name, value in changes.items() if name in config}
+            host = {**config["HostConfig"], **{name: changes[name] for name in changes.keys() - own.keys()}}
+            return send(self, {**config, **own, "HostConfig": host}, *arguments, **named)
 
         with patch.object(docker.APIClient, "create_container_from_config", changed):
             yield

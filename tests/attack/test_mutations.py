@@ -49,8 +49,16 @@ MUTATIONS = [
         off=container(CapDrop=None, CapAdd=["SYS_ADMIN"], SecurityOpt=["apparmor=unconfined"]),
         attacks=("mount",),
     ),
-    Mutation(defence="no network", off=container(NetworkMode="bridge"), attacks=("routes", "connections")),
-    Mutation(defence="network of its own", off=container(NetworkMode="host"), attacks=("connections", "unix-sockets")),
+    Mutation(
+        defence="no network",
+        off=container(NetworkDisabled=False, NetworkMode="bridge"),
+        attacks=("routes", "connections"),
+    ),
+    Mutation(
+        defence="network of its own",
+        off=container(NetworkDisabled=False, NetworkMode="host"),
+        attacks=("connections", "unix-sockets"),
+    ),
     Mutation(defence="processes", off=container(PidsLimit=0), attacks=("fork-bomb", "process-table")),
     Mutation(
         defence="memory",

@@ -38,8 +38,8 @@ def engine() -> Iterator[Any]:
 
 
 @pytest.fixture
-def settings() -> Settings:
-    return Settings(limits=LIMITS, slots=4, instance=f"test-{uuid.uuid4().hex}")
+def settings(tmp_path: Path) -> Settings:
+    return Settings(limits=LIMITS, slots=4, instance=f"test-{uuid.uuid4().hex}", work_dir=tmp_path)
 
 
 @pytest.fixture(params=list(RUNTIMES))

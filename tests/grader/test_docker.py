@@ -24,6 +24,7 @@ from broadway_grader.runtimes.attach import Frames
 from broadway_grader.runtimes.confinement import INSTANCE_LABEL
 from broadway_grader.runtimes.docker import DockerRuntime
 from broadway_grader.runtimes.engine import listener_sees_our_mounts
+from broadway_grader.runtimes.hosts import hosts_file
 from broadway_grader.runtimes.images import Images, ImageUnavailable
 from broadway_grader.runtimes.port import Place, Settings
 from tests.grader.conftest import containers
@@ -102,6 +103,25 @@ async def test_an_entry_point_replaces_the_images_entry_point_and_command(
     )
     assert (own.stdout.text, ours.stdout.text) == ("the image's command\n", "yes\n")
     assert len(engine.volumes.list()) == volumes, "the volumes that the image asks for are removed"
+
+
+async def test_a_stage_without_a_network_has_a_loopback_device_and_localhost(
+    runtime: DockerRuntime, place: Place, settings: Settings
+) -> None:
+    script = """if True:
+        import contextlib, socket
+        for family in socket.AF_INET, socket.AF_INET6:
+            with socket.create_server(("localhost", 0), family=family) as server:
+                with socket.create_connection(("localhost", server.getsockname()[1])):
+                    print(server.getsockname()[0])
+        with contextlib.suppress(OSError), open("/etc/hosts", "a") as hosts:
+            hosts.write("127.0.0.1 shared")
+        print(socket.if_nameindex())
+    """
+    stage = Stage(image="broadway-python:latest", entry_point=["python3", "-c", script], user="0")
+    result = await runtime.run_stage(stage, place)
+    assert (result.stderr.text, result.stdout.text) == ("", "127.0.0.1\n::1\n[(1, 'lo')]\n")
+    assert "shared" not in hosts_file(settings.work_dir).read_text(), "it is every stage's"
 
 
 async def test_what_the_engine_refuses_outright_is_the_courses_fault(runtime: DockerRuntime, place: Place) -> None:

@@ -175,7 +175,7 @@ from broadway_grader.domain import Stage
 
 async def live(directory, marker):
     limits = Limits(memory=2**28, cpus=1, pids=50, log_bytes=1000)
-    runtime = SandboxRuntime(Settings(limits=limits, slots=1, instance="life"))
+    runtime = SandboxRuntime(Settings(limits=limits, slots=1, instance="life", work_dir=Path(directory)))
     await runtime.open()
     stage = Stage(image="", entry_point=["sh", "-c", f"(setsid sleep {marker} &) ; touch /job/started; sleep {marker}"])
     result = await runtime.run_stage(stage, Place(job_id="1", attempt=1, stage=0, slot=0, directory=Path(directory)))

@@ -17,6 +17,7 @@ SETTINGS: dict[str, Any] = {
     "limits": Limits(memory=64 * MIB, cpus=1.5, pids=9, log_bytes=1000, tmp=8 * MIB, disk=32 * MIB, open_files=100),
     "slots": 2,
     "instance": "us",
+    "work_dir": Path("/work"),
 }
 PLACE = Place(job_id="j", attempt=3, stage=1, slot=1, directory=Path("/work/jobs/j-1"))
 USER = "2000000001:2000000001"
@@ -33,6 +34,7 @@ def test_a_stage_that_asks_for_nothing_gets_just_this() -> None:
         "Hostname": "",
         "User": USER,
         "WorkingDir": "",
+        "NetworkDisabled": True,
         "Labels": {
             "broadway.instance": "us",
             "broadway.job-id": "j",
@@ -50,7 +52,10 @@ def test_a_stage_that_asks_for_nothing_gets_just_this() -> None:
                 {"Name": "core", "Soft": 0, "Hard": 0},
                 {"Name": "fsize", "Soft": 32 * MIB, "Hard": 32 * MIB},
             ],
-            "Mounts": [{"Type": "bind", "Source": "/work/jobs/j-1", "Target": "/job"}],
+            "Mounts": [
+                {"Type": "bind", "Source": "/work/jobs/j-1", "Target": "/job"},
+                {"Type": "bind", "Source": "/work/hosts", "Target": "/etc/hosts", "ReadOnly": True},
+            ],
             "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={8 * MIB}"},
             "ReadonlyRootfs": False,
             "NetworkMode": "none",
@@ -87,6 +92,8 @@ def test_what_a_stage_asks_for_wins() -> None:
         *(96 * MIB, 96 * MIB),
         *(500_000_000, 7),
     )
+    assert made["NetworkDisabled"] is False
+    assert [mount["Target"] for mount in host["Mounts"]] == ["/job"], "the engine writes its /etc/hosts itself"
     assert (host["NetworkMode"], host["ReadonlyRootfs"], host["CapDrop"]) == ("bridge", True, ["ALL"])
     assert memory_limit(stage, Settings(**SETTINGS)) == 96 * MIB
 
