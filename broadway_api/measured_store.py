@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
-from broadway_api.domain import JobState, Reason
+from broadway_api.domain import FinishedJob, JobState, Reason
 from broadway_api.errors import StoreUnavailable
 from broadway_api.metrics import Metrics
 from broadway_api.store.port import Store
@@ -70,6 +70,12 @@ def _finished(metrics: Metrics, finished: Any, _: Mapping[str, Any]) -> None:
     metrics.jobs_became(job.state, reason)
 
 
+def _several_finished(metrics: Metrics, answers: Any, named: Mapping[str, Any]) -> None:
+    for answer in answers:
+        if isinstance(answer, FinishedJob):
+            _finished(metrics, answer, named)
+
+
 def _expired(metrics: Metrics, lost: Any, _: Mapping[str, Any]) -> None:
     metrics.leases_expired(len(lost))
     for job in lost:
@@ -89,6 +95,7 @@ def _cancelled(metrics: Metrics, number: Any, _: Mapping[str, Any]) -> None:
 _COUNTED: dict[str, Callable[[Metrics, Any, Mapping[str, Any]], None]] = {
     "claim_jobs": _claimed,
     "finish_job": _finished,
+    "finish_jobs": _several_finished,
     "expire_leases": _expired,
     "deregister_worker": _deregistered,
     "cancel_jobs": _cancelled,

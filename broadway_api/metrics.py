@@ -87,7 +87,7 @@ class Metrics:
         self._store.labels(method).observe(seconds)
         if method == "claim_jobs":
             self._claim.observe(seconds)
-        elif method == "finish_job":
+        elif method in ("finish_job", "finish_jobs"):
             self._finish.observe(seconds)
 
     def store_failed(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from broadway_api import lifecycle
@@ -33,6 +34,17 @@ class MongoJobs(MongoPart):
         if not lifecycle.is_repeat(job, claim.worker_id, claim.attempt):
             raise ClaimLost(claim.job_id, claim.worker_id, claim.attempt)
         return await self._finished(job, repeated=True)
+
+    async def finish_jobs(
+        self, results: Sequence[tuple[Claim, Result]], now: datetime
+    ) -> list[FinishedJob | ClaimLost | JobNotFound]:
+        async def finish_or_refuse(claim: Claim, result: Result) -> FinishedJob | ClaimLost | JobNotFound:
+            try:
+                return await self.finish_job(claim, result, now)
+            except (ClaimLost, JobNotFound) as refusal:
+                return refusal
+
+        return await asyncio.gather(*(finish_or_refuse(claim, result) for claim, result in results))
 
     async def expire_leases(self, now: datetime, lease: timedelta) -> list[LostJob]:
         latest = {"lease_expires_at": now + lease}

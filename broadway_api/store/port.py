@@ -36,6 +36,7 @@ from broadway_api.domain import (
     StageLog,
     Worker,
 )
+from broadway_api.errors import ClaimLost, JobNotFound
 from broadway_api.tenants import Directory
 
 
@@ -250,6 +251,16 @@ class Store(Protocol):
 
         The same claim again, after its result was accepted: nothing is changed, the job as it is now is returned.
         Raises ClaimLost (nothing was changed), JobNotFound.
+        """
+        ...
+
+    async def finish_jobs(
+        self, results: Sequence[tuple[Claim, Result]], now: datetime
+    ) -> list[FinishedJob | ClaimLost | JobNotFound]:
+        """Do what `finish_job` does for each of several results; return what it would, or the ClaimLost or JobNotFound.
+
+        Answers come in the order of the results. One that is refused is in no other's way. Of a claim that stands there
+        twice one result is accepted.
         """
         ...
 

@@ -1,7 +1,8 @@
 """One SQLite file, written by one thread in micro-batches and read by another.
 
-Writes that arrive while a batch is being written share the next one: one transaction, one commit, one fsync. Each is
-a savepoint of its own, so one that fails takes nothing with it, and each caller gets its own answer, after the commit.
+Writes that are asked for in one turn of the event loop, or while a batch is being written, share the next one: one
+transaction, one commit, one fsync, one hand-over to the thread and one back. One that fails takes nothing with it, and
+each caller gets its own answer, after the commit.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import os
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,22 +57,23 @@ class SqliteEngine:
 
     async def close(self) -> None:
         """Finish what was asked for, close the connections, unlock. Safe to repeat, and before `open`."""
-        await asyncio.to_thread(self._reader.stop)
-        await asyncio.to_thread(self._writer.stop)
+        await self._reader.stop()
+        await self._writer.stop()
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in a savepoint; return its result once it is on disk.
+        """Run `work`, wholly or, if it raises, not at all; return its result once it is on disk.
 
-        A caller that is cancelled does not stop its write.
+        A caller that is cancelled does not stop its write. Work that shares a batch with some that fails may be run
+        again, the first time having been undone.
         """
-        return await asyncio.wrap_future(self._writer.submit(work))
+        return await self._writer.submit(work)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on a snapshot that has every write acknowledged before this call."""
-        return await asyncio.wrap_future(self._reader.submit(work))
+        return await self._reader.submit(work)
 
     def _lock(self) -> None:
         try:
@@ -113,6 +115,10 @@ class SqliteEngine:
             connection.execute(f"PRAGMA user_version = {len(self._versions):d}")
 
 
+_Work = tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]
+_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
+
+
 class _ConnectionThread:
     """A thread with a connection of its own and a queue of work for it."""
 
@@ -120,52 +126,67 @@ class _ConnectionThread:
         self._connect = connect
         self._begin = begin
         self._max_batch = max_batch
-        self._queue: queue.SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], Future[Any]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._gathered: list[_Work] = []  # in this turn of the event loop
+        self._queue: queue.SimpleQueue[list[_Work]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._stopped = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = False
 
     def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def stop(self) -> None:
-        if not self._stopped.is_set():
-            self._stopped.set()
-            self._queue.put(None)
-        if self._thread.ident is not None:
-            self._thread.join()
+    async def stop(self) -> None:
+        """Finish what was submitted, then end the thread. Safe to repeat, and before `start`."""
+        self._hand_over()
+        if not self._stopped:
+            self._stopped = True
+            self._queue.put([])
+        if self._loop is not None:
+            await asyncio.to_thread(self._thread.join)
 
-    def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        future: Future[T] = Future()
-        if self._stopped.is_set():
+    def submit(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        if self._stopped:
             future.set_exception(StoreUnavailable("it was closed"))
-        else:
-            self._queue.put((work, future))
+            return future
+        self._gathered.append((work, future))
+        if len(self._gathered) == 1:
+            loop.call_soon(self._hand_over)
         return future
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
 
     def _run(self) -> None:
         connection: sqlite3.Connection | None = None
+        waiting: deque[_Work] = deque()
         ending = False
-        while not ending:
-            batch = []
-            item = self._queue.get()
-            while item is not None:
-                batch.append(item)
-                if len(batch) == self._max_batch or self._queue.empty():
-                    break
-                item = self._queue.get()
-            ending = item is None
+        while waiting or not ending:
+            while not ending and (not waiting or not self._queue.empty()):
+                gathered = self._queue.get()
+                waiting.extend(gathered)
+                ending = not gathered
+            batch = [waiting.popleft() for _ in range(min(len(waiting), self._max_batch))]
             if batch:
                 try:
                     connection = connection or self._connect()
                 except (sqlite3.Error, OSError) as error:
-                    _settle([(future, None, _translated(error)) for _, future in batch])
+                    outcomes = _all_failed(batch, error)
                 else:
-                    _settle(_run_batch(connection, self._begin, batch))
+                    outcomes = _run_batch(connection, self._begin, batch)
+                self._tell(outcomes)
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):  # everything acknowledged is in the WAL already
                 connection.close()
+
+    def _tell(self, outcomes: list[_Outcome]) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                self._loop.call_soon_threadsafe(_settle, outcomes)
 
 
 class _GivenUp(Exception):
@@ -176,42 +197,72 @@ class _GivenUp(Exception):
         super().__init__(str(error))
 
 
-_Outcome = tuple[Future[Any], Any, BaseException | None]
+class _HalfDone(Exception):
+    """Work failed that may have changed something, which only a rollback of the whole batch undoes."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        super().__init__(str(error))
 
 
 def _run_batch(
-    connection: sqlite3.Connection, begin: str, batch: list[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]]
+    connection: sqlite3.Connection, begin: str, batch: Sequence[_Work], *, savepoints: bool = False
 ) -> list[_Outcome]:
-    """One transaction for all; the outcome of each, to be told only after the commit."""
+    """One transaction for all; the outcome of each, to be told only after the commit.
+
+    Work that fails has hardly ever changed anything before, so savepoints, which cost as much as short work itself, are
+    only made when a batch is run again since one did.
+    """
     outcomes: list[_Outcome] = []
     try:
         connection.execute(begin)
         for work, future in batch:
-            connection.execute("SAVEPOINT work")
-            try:
-                result = work(connection)
-            except BaseException as error:  # whatever it is belongs to this caller alone, and never ends the thread
-                if not connection.in_transaction:
-                    raise _GivenUp(error) from error
-                connection.execute("ROLLBACK TO work")
-                outcomes.append((future, None, _translated(error)))
-            else:
-                outcomes.append((future, result, None))
-            connection.execute("RELEASE work")
+            outcomes.append((future, *_run_one(connection, work, savepoint=savepoints, alone=len(batch) == 1)))
         connection.execute("COMMIT")
+    except _HalfDone as half_done:
+        connection.execute("ROLLBACK")
+        if len(batch) == 1:
+            return _all_failed(batch, half_done.error)
+        return _run_batch(connection, begin, batch, savepoints=True)
     except _GivenUp as given_up:
-        return [(future, None, _translated(given_up.error)) for _, future in batch]
+        return _all_failed(batch, given_up.error)
     except sqlite3.Error as error:
         # The commit failed (a full disk, say): nothing of the batch was kept, so nobody is told that it was.
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
-        return [(future, None, _translated(error)) for _, future in batch]
+        return _all_failed(batch, error)
     return outcomes
+
+
+def _run_one(
+    connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any], *, savepoint: bool, alone: bool
+) -> tuple[Any, BaseException | None]:
+    """The result of one piece of work, or what it raised, and then nothing is left of it."""
+    if savepoint:
+        connection.execute("SAVEPOINT work")
+    before = connection.total_changes
+    try:
+        result, fault = work(connection), None
+    except BaseException as error:  # whatever it is belongs to this caller alone, and never ends the thread
+        if not connection.in_transaction:
+            raise _GivenUp(error) from error
+        if savepoint:
+            connection.execute("ROLLBACK TO work")
+        elif alone or connection.total_changes != before:  # the count knows nothing of changes to the schema
+            raise _HalfDone(error) from error
+        result, fault = None, _translated(error)
+    if savepoint:
+        connection.execute("RELEASE work")
+    return result, fault
+
+
+def _all_failed(batch: Sequence[_Work], error: BaseException) -> list[_Outcome]:
+    return [(future, None, _translated(error)) for _, future in batch]
 
 
 def _settle(outcomes: list[_Outcome]) -> None:
     for future, result, error in outcomes:
-        if not future.set_running_or_notify_cancel():
+        if future.done():
             continue  # its caller has gone; the write stands, as it would had the answer been lost
         if error is None:
             future.set_result(result)

@@ -64,11 +64,15 @@ def marks(values: Collection[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def see_worker(db: sqlite3.Connection, worker_id: str, now: datetime, *, asked: bool = False) -> None:
+def see_worker(db: sqlite3.Connection, worker_id: str, now: datetime, *, asked: bool = False) -> Worker:
     """Note that the worker was heard of; a clock that was set back does not make it look silent."""
-    seen = "UPDATE workers SET last_seen = max(last_seen, ?1), asked_at = iif(?3, ?1, asked_at) WHERE id = ?2"
-    if not db.execute(seen, (to_millis(now), worker_id, asked)).rowcount:
+    row = db.execute(
+        "UPDATE workers SET last_seen = max(last_seen, ?1), asked_at = iif(?3, ?1, asked_at) WHERE id = ?2 RETURNING *",
+        (to_millis(now), worker_id, asked),
+    ).fetchone()
+    if row is None:
         raise UnknownWorker(worker_id)
+    return worker_from_row(row)
 
 
 def write_outcome(db: sqlite3.Connection, job: Job) -> None:

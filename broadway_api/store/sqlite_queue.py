@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 from broadway_api import capabilities, lifecycle
 from broadway_api.domain import CourseQueue, Job
@@ -12,12 +13,20 @@ from broadway_api.store import records
 from broadway_api.store.places import Place, Stretch, stretches
 from broadway_api.store.records import to_millis
 from broadway_api.store.sqlite_engine import SqliteEngine
-from broadway_api.store.sqlite_queries import SqlitePart, marks, read_job, read_worker, see_worker
+from broadway_api.store.sqlite_queries import SqlitePart, marks, see_worker
 from broadway_api.store.sqlite_ranks import queued_requirements
+from broadway_api.store.sqlite_schema import JOB_COLUMNS, job_from_row
 from broadway_api.store.turns import Turns
 
 _URGENT = ("jobs_by_urgency", "priority DESC, rank, id")
 _FAIR = ("jobs_by_fairness", "rank, id")
+
+#: What the worker was given and does not know that it holds: the answer got lost.
+_HAND_OUT_AGAIN = (
+    "UPDATE jobs SET lease_expires_at = ?1 WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_held WHERE worker_id = ?2"
+    " AND state = 'running' AND id NOT IN (SELECT value FROM json_each(?3)) ORDER BY rank, id LIMIT ?4)"
+    f" RETURNING {JOB_COLUMNS}, rank"
+)
 
 _FOR_OTHERS = "ifnull(avoid_worker_id = ?1 AND avoid_until > ?3, false)"
 
@@ -33,17 +42,11 @@ class SqliteQueue(SqlitePart):
         self, worker_id: str, n: int, now: datetime, lease: timedelta, *, holding: Sequence[str] = ()
     ) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
-            see_worker(db, worker_id, now, asked=True)
+            worker = see_worker(db, worker_id, now, asked=True)
             until = to_millis(now + lease)
-            unanswered = db.execute(
-                "SELECT id FROM jobs WHERE worker_id = ? AND state = 'running'"
-                f" AND id NOT IN ({marks(holding)}) ORDER BY rank, id LIMIT ?",
-                (worker_id, *holding, n),
-            ).fetchall()
-            ids = [row["id"] for row in unanswered]
-            db.executemany("UPDATE jobs SET lease_expires_at = ? WHERE id = ?", ((until, job_id) for job_id in ids))
-            worker = read_worker(db, worker_id)
-            wanted = lifecycle.new_jobs_allowed(worker, n - len(ids), len(ids) + len(holding), now)
+            values: tuple[object, ...] = (until, worker_id, records.to_text(list(holding)), n)
+            claimed = sorted(db.execute(_HAND_OUT_AGAIN, values), key=itemgetter("rank", "id"))
+            wanted = lifecycle.new_jobs_allowed(worker, n - len(claimed), len(claimed) + len(holding), now)
             served = [text for text in queued_requirements(db) if capabilities.fits(worker.labels, text)]
             alone = False
             while wanted and served:
@@ -52,13 +55,13 @@ class SqliteQueue(SqlitePart):
                 taken = db.execute(hand_out(order, for_others=alone), values).fetchone()
                 if taken is not None:
                     self._turns.took(worker.labels)
-                    ids.append(taken["id"])
+                    claimed.append(taken)
                     wanted -= 1
                 elif alone or _has_peers(db, worker_id, now - lease):
                     break
                 else:
                     alone = True
-            return [read_job(db, job_id) for job_id in ids]
+            return [job_from_row(row) for row in claimed]
 
         return await self._write(work)
 
@@ -124,7 +127,7 @@ def hand_out(order: tuple[str, str], *, for_others: bool) -> str:
         " started_at = ?3 WHERE id = (SELECT id FROM jobs WHERE id IN ("
         f"SELECT (SELECT id FROM jobs INDEXED BY {index} WHERE state = 'queued' AND requirement = served.value {which}"
         f" ORDER BY {by} LIMIT 1) FROM json_each(?4) AS served"
-        f") ORDER BY {by} LIMIT 1) RETURNING id"
+        f") ORDER BY {by} LIMIT 1) RETURNING {JOB_COLUMNS}, rank"
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from broadway_api.domain import Attempt, Claim, Job, JobState, JobType, Reason, Result, RunState, StageLog
+from broadway_api.domain import Attempt, Claim, FinishedJob, Job, JobState, JobType, Reason, Result, RunState, StageLog
 from broadway_api.errors import ClaimLost, JobNotFound
 from broadway_api.ids import new_id
 from broadway_api.store.port import Store
@@ -327,3 +327,49 @@ async def test_a_phase_is_over_with_its_last_job(store: Store) -> None:
     jobs = await claimed(store, await worker(store), 3)
     over = [(await store.finish_job(claim_on(job), success(), NOW)).phase_over for job in jobs]
     assert over == [False, False, True]
+
+
+async def test_several_results_are_accepted_or_refused_each_for_itself(store: Store, peer: Store) -> None:
+    run = await started(store, 5, post=True)
+    first, second, third, lost, last = await claimed(store, await worker(store), 5)
+    await peer.finish_job(claim_on(first), failure(), NOW)
+    stale = replace(claim_on(lost), attempt=7)
+    unknown = Claim(job_id=new_id(), worker_id=stale.worker_id, attempt=1)
+    results = [
+        (claim_on(first), failure()),
+        (stale, success()),
+        (claim_on(second), success(LOGS)),
+        (unknown, success()),
+        (claim_on(third), failure(Reason.RUNTIME_ERROR)),
+        (claim_on(last), failure(Reason.TIMEOUT)),
+    ]
+
+    answers = await store.finish_jobs(results, later(20))
+
+    assert [
+        (type(answer), answer.job_id)
+        if isinstance(answer, ClaimLost | JobNotFound)
+        else (answer.job.id, answer.job.state, answer.repeated)
+        for answer in answers
+    ] == [
+        (first.id, JobState.FAILED, True),
+        (ClaimLost, lost.id),
+        (second.id, JobState.SUCCEEDED, False),
+        (JobNotFound, unknown.job_id),
+        (third.id, JobState.QUEUED, False),
+        (last.id, JobState.FAILED, False),
+    ]
+    assert (await peer.job(lost.id)).state is JobState.RUNNING
+    assert await peer.job_log(second.id) == list(LOGS)
+    again = await peer.finish_jobs(results, later(30))
+    assert [getattr(answer, "repeated", None) for answer in again] == [True, None, True, None, True, True]
+    assert await state_of(store, run) is RunState.STUDENTS
+
+
+async def test_a_claim_that_stands_twice_among_several_results_is_ended_once(store: Store) -> None:
+    await started(store)
+    (job,) = await claimed(store, await worker(store))
+    answers = await store.finish_jobs([(claim_on(job), success()), (claim_on(job), failure())], NOW)
+    assert sorted(answer.repeated for answer in answers if isinstance(answer, FinishedJob)) == [False, True]
+    assert len((await store.job(job.id)).attempts) == 1
+    assert await store.finish_jobs([], NOW) == []

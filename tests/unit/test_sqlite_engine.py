@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,47 @@ async def test_what_work_raises_comes_to_its_caller_and_the_thread_goes_on(
         assert caught is fault
     await engine.write(lambda db: insert(db, 2))
     assert await engine.read(lambda db: [n for (n,) in db.execute("SELECT n FROM numbers")]) == [2]
+
+
+async def test_work_that_fails_half_way_takes_nothing_with_it(engine: SqliteEngine) -> None:
+    def half(db: sqlite3.Connection) -> None:
+        insert(db, 20, 21)
+        raise ValueError("a bug")
+
+    outcomes = await asyncio.gather(
+        engine.write(lambda db: insert(db, 1)),
+        engine.write(half),
+        engine.write(lambda db: insert(db, 1)),
+        engine.write(lambda db: insert(db, 3)),
+        return_exceptions=True,
+    )
+
+    assert [type(outcome) for outcome in outcomes] == [type(None), ValueError, StoreUnavailable, type(None)]
+    assert await engine.read(lambda db: [n for (n,) in db.execute("SELECT n FROM numbers")]) == [1, 3]
+
+
+async def test_what_is_asked_for_in_one_turn_of_the_loop_is_one_commit(engine: SqliteEngine) -> None:
+    done: list[str] = []
+    await engine.write(lambda db: db.set_trace_callback(done.append))
+    done.clear()
+
+    await asyncio.gather(*(engine.write(lambda db, n=n: insert(db, n)) for n in range(20)))  # type: ignore[misc]
+
+    assert [statement for statement in done if not statement.startswith("INSERT")] == ["BEGIN IMMEDIATE", "COMMIT"]
+
+
+async def test_what_was_asked_for_is_done_before_the_file_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "closing.db"
+    engine = SqliteEngine(path, ["CREATE TABLE numbers (n INTEGER PRIMARY KEY);\n"])
+    await engine.open()
+    writes = [asyncio.ensure_future(engine.write(lambda db, n=n: insert(db, n))) for n in range(200)]  # type: ignore[misc]
+    await asyncio.sleep(0)
+    await engine.close()
+    await asyncio.gather(*writes)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM numbers").fetchone() == (200,)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await engine.write(lambda db: insert(db, 1000))
 
 
 async def test_a_full_disk_is_told_as_such_and_passes(engine: SqliteEngine) -> None:
