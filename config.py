@@ -287,6 +287,10 @@ class GraderConfig(Options):
         "what runs the stages; auto: docker if an engine answers, else sandbox",
         choices=("auto", "docker", "sandbox"),
     )
+    auto_image: str = option(
+        "",
+        "with --runtime auto: docker only if this image is there or can be pulled within a minute; empty: any engine",
+    )
     work_dir: str = option("work", "directory of the jobs' /job directories and the logs; must be this grader's alone")
     image_pull_policy: str = option("missing", "when to pull images", choices=("missing", "always", "never"))
     max_log_bytes: int = option(1024 * 1024, "bytes of stdout and of stderr kept of each stage")

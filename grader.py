@@ -205,6 +205,7 @@ def settings(config: GraderConfig, directory: WorkDirectory) -> Settings:
         allow_root_stages=config.allow_root_stages,
         read_only=config.stage_read_only,
         oci_runtime=config.oci_runtime,
+        auto_image=config.auto_image,
     )
 
 

@@ -28,6 +28,15 @@ _REQUEST = " INFO broadway_api.handlers.base: "
 #: What is told once both are ready.
 _TOLD_ELSEWHERE = ("cluster token: ", "(kept in ")
 
+#: Of the config that a newcomer begins with: an engine that cannot have it would fail every first run.
+STARTER_IMAGE = "python:3.12-slim"
+
+#: What runs the stages, for people.
+_RUNTIMES = {
+    "docker": "in containers of the Docker engine",
+    "sandbox": "in sandboxes: images are ignored, and this machine's programs are used",
+}
+
 _COLOURS = {"api": "cyan", "grader": "magenta"}
 
 
@@ -52,6 +61,7 @@ class Development:
         self._children: dict[str, Process] = {}
         self._read: dict[str, int] = {}
         self._asked_to_stop = 0
+        self._chosen = ""  # the grader's runtime
 
     @property
     def url(self) -> str:
@@ -66,7 +76,9 @@ class Development:
                 self._until(self._api_is_ready)
                 token = self._token()
                 work = ("--work-dir", str(self._data / "work"), "--api", self.url, "--job-bound", "watch")
-                options = ("--runtime", self._runtime, "--slots", str(self._slots))
+                options = ["--runtime", self._runtime, "--slots", str(self._slots)]
+                if self._runtime == "auto":
+                    options += ["--auto-image", STARTER_IMAGE]
                 self._start(stack, "grader", *work, *options, token=token)
                 self._until(lambda: self._grader_is_ready(token))
                 self._say_how(token)
@@ -108,9 +120,11 @@ class Development:
     def _grader_is_ready(self, token: str) -> bool:
         try:
             with Client(self.url, token, patience=0) as client:
-                return any(worker.state.value == "alive" for worker in client.workers())
+                alive = [worker for worker in client.workers() if worker.state.value == "alive"]
         except ClientError:
             return False
+        self._chosen = alive[0].runtime if alive else ""
+        return bool(alive)
 
     def _token(self) -> str:
         if os.environ.get("BROADWAY_TOKEN"):
@@ -127,6 +141,7 @@ class Development:
         say(Text("Broadway is ready.", style="bold green"))
         say(f"  API     {self.url}   described at {self.url}/docs")
         say(f"  token   {token}")
+        say(f"  stages  run {_RUNTIMES.get(self._chosen, self._chosen)}")
         say("In another terminal:")
         if self._data != Path("data") or self._port != 1470 or os.environ.get("BROADWAY_TOKEN"):
             say(f"  export BROADWAY_API={self.url} BROADWAY_TOKEN={token}")
@@ -146,7 +161,8 @@ class Development:
             code = child.exit_code  # before its output: all of that is then there
             self._show(name, child)
             if code is not None:
-                raise DevelopmentFault(f"the {name} has ended with exit code {code}; see above")
+                hint = "; --port 0 takes a free port" if "cannot listen on" in child.output() else ""
+                raise DevelopmentFault(f"the {name} has ended with exit code {code}; see above{hint}")
 
     def _show(self, name: str, child: Process) -> None:
         with child.log.open("rb") as stream:

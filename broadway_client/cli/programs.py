@@ -52,7 +52,8 @@ def _become(program: str, options: tuple[str, ...]) -> None:
     type=click.Choice(["auto", "docker", "sandbox"]),
     default="auto",
     show_default=True,
-    help="What runs the stages; auto: docker if an engine answers, else sandbox.",
+    envvar="BROADWAY_RUNTIME",
+    help="What runs the stages; auto: docker if an engine answers and can have the first config's image, else sandbox.",
 )
 @click.option("--slots", type=click.IntRange(0, 1024), default=0, help="Jobs at once.  [the number of CPUs]")
 def dev(port: int, data_dir: Path, runtime: str, slots: int) -> None:

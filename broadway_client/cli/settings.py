@@ -48,8 +48,10 @@ def load(*, api: str | None, token: str | None, ca_certificate: str | None) -> S
     if not found and _is_loopback(url):
         source, found = str(LOCAL_TOKEN), _local_token()
     if not found:
+        here = f", or give this command where `broadway dev` was started (there is no {LOCAL_TOKEN} here)"
         raise InvalidSettings(
             f"no token for {url}: set BROADWAY_TOKEN, or write api = … and token = … into {path}"
+            + (here if _is_loopback(url) else "")
             + (f" (its token is for {kept.get('api')})" if kept.get("token") else "")
         )
     return Settings(

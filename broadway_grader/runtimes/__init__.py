@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from broadway_grader.errors import SetupError
 from broadway_grader.runtimes.docker import DockerRuntime
@@ -27,6 +28,8 @@ async def choose(wanted: str, settings: Settings) -> Runtime:
     problems: list[str] = []
     if wanted == "auto" and settings.oci_runtime:
         wanted = "docker"  # whoever names an OCI runtime must not find stages in a weaker box
+    if wanted != "auto":
+        settings = replace(settings, auto_image="")
     for name in tuple(RUNTIMES) if wanted == "auto" else (wanted,):
         runtime = RUNTIMES[name](settings)
         try:

@@ -24,6 +24,9 @@ from broadway_grader.runtimes.users import user_of_slot
 
 log = logging.getLogger(__name__)
 
+#: How long a pull may take that decides whether this runtime is taken at all.
+_REQUIRED_IMAGE_SECONDS = 60.0
+
 
 class DockerRuntime:
     """Runs stages in containers of the engine that the environment names."""
@@ -51,6 +54,8 @@ class DockerRuntime:
         except OSError as error:
             raise SetupError(f"cannot write to the work directory {self._settings.work_dir}: {error}") from error
         self._images = Images(self._engine.api, self._settings.image_pull_policy, self._engine.call)
+        if self._settings.auto_image:
+            await self._require_image(self._settings.auto_image, self._images)
         return description
 
     async def remove_leftovers(self) -> None:
@@ -140,6 +145,17 @@ class DockerRuntime:
             return
         if stage.user.partition(":")[0] != str(ours):
             raise UnusableHere(f"this grader is not root and runs stages only as its own user {ours}, not {stage.user}")
+
+    @staticmethod
+    async def _require_image(image: str, images: Images) -> None:
+        """Raises SetupError without it: an engine that can have no images is of no use to a newcomer."""
+        try:
+            async with asyncio.timeout(_REQUIRED_IMAGE_SECONDS):
+                await images.ensure(image)
+        except TimeoutError:
+            raise SetupError(f"pulling image {image} takes more than {_REQUIRED_IMAGE_SECONDS:.0f} s") from None
+        except (ImageUnavailable, *ENGINE_ERRORS) as error:
+            raise SetupError(str(error)) from error
 
     async def _ensure_image(self, image: str, ending: Ending) -> str | None:
         """The image's digest, or None if an order to end came first: a pull may take minutes."""

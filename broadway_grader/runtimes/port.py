@@ -38,6 +38,7 @@ class Settings:
     allow_root_stages: bool = True  # whether a stage may be root, which it is without a single capability
     read_only: bool = False  # the root file system of a stage that does not say
     oci_runtime: str = ""  # of the engine's; empty: its default
+    auto_image: str = ""  # without which, here or pulled, `auto` does not take a runtime that has images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

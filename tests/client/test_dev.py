@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from broadway_client.cli import configs
+from broadway_client.cli.dev import STARTER_IMAGE
 from broadway_client.cli.processes import free_port
 from tests.client.commands import Terminal, environment, run
 from tests.client.serving import ROOT
@@ -56,7 +59,12 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         done = run("dev", "--port", str(port), cwd=tmp_path, environment=environment(None, tmp_path), check=1)
     assert f"cannot listen on 127.0.0.1:{port}" in done.stdout
-    assert "the api has ended with exit code 2" in done.stderr
+    assert "the api has ended with exit code 2; see above; --port 0 takes a free port" in done.stderr
+
+
+def test_a_newcomers_config_has_the_image_that_decides_on_the_runtime() -> None:
+    starter = (Path(configs.__file__).parent / "starter.jsonc").read_text()
+    assert set(re.findall(r'"image": "([^"]+)"', starter)) == {STARTER_IMAGE}
 
 
 def test_what_pip_installs_works_anywhere(tmp_path: Path) -> None:

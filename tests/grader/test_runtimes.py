@@ -369,6 +369,19 @@ async def test_auto_takes_the_sandbox_elsewhere_and_says_why(
     assert "no Docker Engine answers" in caplog.text
 
 
+async def test_auto_may_depend_on_an_image(
+    engine: object, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    for image, name in ((IMAGE, "docker"), ("127.0.0.1:9/no-such-image:1", "sandbox")):
+        with caplog.at_level("INFO"):
+            runtime = await choose("auto", dataclasses.replace(settings, auto_image=image))
+        await runtime.close()
+        assert runtime.name == name
+    assert "image 127.0.0.1:9/no-such-image:1 is not available" in caplog.text
+    named = await choose("docker", dataclasses.replace(settings, auto_image="127.0.0.1:9/no-such-image:1"))
+    await named.close()
+
+
 async def test_a_runtime_that_is_named_is_not_replaced(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     with pytest.raises(SetupError, match="no Docker Engine answers"):

@@ -55,6 +55,7 @@ OTHER: dict[str, tuple[str, Any]] = {  # a value of each option that is neither 
     "ca_certificate": ("ca.pem", "ca.pem"),
     "slots": ("3", 3),
     "runtime": ("sandbox", "sandbox"),
+    "auto_image": ("python:3.12-slim", "python:3.12-slim"),
     "work_dir": ("w", "w"),
     "image_pull_policy": ("never", "never"),
     "max_log_bytes": ("4096", 4096),
