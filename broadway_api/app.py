@@ -7,7 +7,7 @@ import json
 from tornado.web import Application
 
 from broadway_api.failures import Failures
-from broadway_api.handlers import courses, documentation, operations, secrets, tenants, workers
+from broadway_api.handlers import courses, documentation, operations, output, secrets, tenants, workers
 from broadway_api.handlers.base import UnknownPathHandler, log_request
 from broadway_api.handlers.course_protocol import courses as course_protocol_courses
 from broadway_api.handlers.course_protocol import graders as course_protocol_graders
@@ -43,6 +43,7 @@ def make_app(
     routes = [
         *course_protocol_graders.routes,  # those whose paths are not theirs alone come before ours
         *courses.routes,
+        *output.routes,
         *secrets.routes,
         *workers.routes,
         *tenants.routes,

@@ -13,6 +13,7 @@
     │   ├── UnknownWorker           it must register again
     │   ├── WorkerNameTaken         another registration has the id that a worker chose
     │   ├── Forbidden               the token is good, but not for this
+    │   ├── TooManyFollowers        of live output, at this process
     │   ├── DirectoryFull           too many courses and tokens
     │   └── NotFound
     │       ├── RunNotFound
@@ -129,7 +130,7 @@ class ClaimLost(Rejected):
         self.worker_id = worker_id
         self.attempt = attempt
         which = "" if attempt is None else f" at attempt {attempt}"
-        super().__init__(f"worker {worker_id} does not hold grading job {job_id}{which}; the result was not taken")
+        super().__init__(f"worker {worker_id} does not hold grading job {job_id}{which}; nothing was taken")
 
 
 class UnknownWorker(Rejected):
@@ -208,6 +209,14 @@ class Forbidden(Rejected):
     def __init__(self, role: str) -> None:
         self.role = role
         super().__init__(f"a token of the role {role} may not do this")
+
+
+class TooManyFollowers(Rejected):
+    """Each follower of live output costs its API process memory."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"{limit} logs are followed at this API process already, which is as many as there may be")
 
 
 class DirectoryFull(Rejected):

@@ -98,7 +98,7 @@ class Fleet:
 
     async def heartbeat(self, worker_id: str, running: Sequence[Claim] | None, *, by: Principal) -> list[str]:
         """Renew leases; return the jobs that the worker has lost. Raises UnknownWorker."""
-        await self._check_owner(worker_id, by)
+        await self.check_owner(worker_id, by)
         lost = await self._store.heartbeat(worker_id, running, self._now(), self._policy.lease)
         if lost:
             logger.info("worker %s no longer holds %s", worker_id, ", ".join(lost))
@@ -109,7 +109,7 @@ class Fleet:
 
         `crashed`: they died with it, which costs each an attempt, and fails those that have none left.
         """
-        await self._check_owner(worker_id, by)
+        await self.check_owner(worker_id, by)
         lost = await self._store.deregister_worker(worker_id, self._now(), crashed=crashed)
         self._wake_ups.jobs_queued(Counter(job.requirement for job in lost if job.state is JobState.QUEUED))
         logger.info("worker %s %s, it held %d jobs", worker_id, "crashed" if crashed else "deregistered", len(lost))
@@ -130,7 +130,7 @@ class Fleet:
         A caller whose client has gone cancels this; a job that was claimed in that moment is handed out again when
         the worker next asks.
         """
-        await self._check_owner(worker_id, by)
+        await self.check_owner(worker_id, by)
         labels = (await self._known_worker(worker_id)).labels
         deadline = asyncio.get_running_loop().time() + wait
         while True:
@@ -154,7 +154,7 @@ class Fleet:
 
         Repeating it gets the same answer. Raises ClaimLost, JobNotFound, UnknownWorker.
         """
-        await self._check_owner(claim.worker_id, by)
+        await self.check_owner(claim.worker_id, by)
         return await self._accept(claim, result)
 
     async def _accept(self, claim: Claim, result: Result) -> JobState:
@@ -175,7 +175,7 @@ class Fleet:
             await self._settler.settle_or_leave(job.run_id)
         return job.state
 
-    async def _check_owner(self, worker_id: str, by: Principal) -> None:
+    async def check_owner(self, worker_id: str, by: Principal) -> None:
         """Raises UnknownWorker unless the worker is theirs."""
         if by.role is not Role.OPERATOR and not by.speaks_for((await self._known_worker(worker_id)).owner):
             raise UnknownWorker(worker_id)

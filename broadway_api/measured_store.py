@@ -14,8 +14,8 @@ from broadway_api.errors import StoreUnavailable
 from broadway_api.metrics import Metrics
 from broadway_api.store.port import Store
 
-#: Not a call that takes time, but a wait for something to happen.
-_WAITS = frozenset({"jobs_queued_elsewhere"})
+#: No calls that take time, but waits for something to happen.
+_WAITS = frozenset({"jobs_queued_elsewhere", "overheard"})
 
 
 def measured(store: Store, metrics: Metrics) -> Store:

@@ -78,6 +78,10 @@ class Metrics:
             buckets=_LATENCY,
             registry=registry,
         )
+        self._live_bytes = Counter(
+            "broadway_live_output_bytes", "Output of running jobs that came for followers.", registry=registry
+        )
+        self._followers = Gauge("broadway_log_followers", "Who follows the log of a job.", registry=registry)
         self._faults = Counter("broadway_store_faults", "Calls that the store did not answer.", registry=registry)
 
     # --- what happens -------------------------------------------------------------------------------------------
@@ -105,6 +109,14 @@ class Metrics:
     def leases_expired(self, number: int) -> None:
         """So many jobs were taken from silent workers."""
         self._expired.inc(number)
+
+    def live_output_came(self, size: int) -> None:
+        """So many bytes of a running job's output came, and somebody follows it."""
+        self._live_bytes.inc(size)
+
+    def followers_are(self, number: int) -> None:
+        """So many requests follow logs."""
+        self._followers.set(number)
 
     # --- what is ------------------------------------------------------------------------------------------------
 

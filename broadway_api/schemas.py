@@ -94,6 +94,61 @@ HEARTBEAT: Schema = {
     "additionalProperties": False,
 }
 
+_STAGE: Schema = {"type": "integer", "minimum": 0, "maximum": 99}
+_STREAM: Schema = {"enum": ["stdout", "stderr"]}
+
+OUTPUT: Schema = {
+    "title": "LiveOutput",
+    "type": "object",
+    "required": ["attempt"],
+    "properties": {
+        "attempt": {"type": "integer", "minimum": 1, "maximum": _MAX_INTEGER},
+        "output": {
+            "type": "array",
+            "maxItems": 200,
+            "items": {
+                "type": "object",
+                "required": ["stage", "stream", "start", "text"],
+                "properties": {
+                    "stage": _STAGE,
+                    "stream": _STREAM,
+                    "start": {
+                        "description": "bytes of the stream's log before it, in UTF-8",
+                        "type": "integer",
+                        "minimum": 0,
+                        "maximum": 2**40,
+                    },
+                    "text": {"type": "string", "minLength": 1, "maxLength": 65_536},
+                },
+                "additionalProperties": False,
+            },
+        },
+        "stages": {
+            "description": "how far stages are, those that have begun",
+            "type": "array",
+            "maxItems": 100,
+            "items": {
+                "type": "object",
+                "required": ["stage", "ended"],
+                "properties": {
+                    "stage": _STAGE,
+                    "ended": {"type": "boolean"},
+                    "exit_code": {"type": ["integer", "null"], "minimum": -_MAX_INTEGER, "maximum": _MAX_INTEGER},
+                    "reason": {"enum": [*(reason.value for reason in Reason), None]},
+                    "truncated": {
+                        "description": "streams of which no more is kept",
+                        "type": "array",
+                        "maxItems": 2,
+                        "items": _STREAM,
+                    },
+                },
+                "additionalProperties": False,
+            },
+        },
+    },
+    "additionalProperties": False,
+}
+
 #: Seed tokens may be short; what no header carries can be none.
 _TOKENS: Schema = {
     "type": "array",

@@ -113,6 +113,8 @@ async def serve(
         _background("queue watcher", lambda: watch_queue(store, service.wake_ups), failure),
         _background("queue listener", lambda: listen_for_jobs(store, service.wake_ups), failure),
         _background("access", service.access.run, failure),
+        _background("live output announcer", service.live_output.announce, failure),
+        _background("live output listener", service.live_output.listen, failure),
         _background("loop monitor", monitor.run, failure),
     ]
     if outbox is not None:

@@ -14,6 +14,7 @@ from broadway_api.events import WakeUps
 from broadway_api.fleet import Fleet
 from broadway_api.health import Health
 from broadway_api.known_runs import KnownRuns
+from broadway_api.live_output import LiveOutput
 from broadway_api.metrics import Metrics
 from broadway_api.monitoring import Monitoring
 from broadway_api.named_workers import NamedWorkers
@@ -66,7 +67,11 @@ class Service:
         self.fleet = Fleet(
             store, policy, known=known, vault=self.vault, settler=self.settler, wake_ups=self.wake_ups, now=clock
         )
-        self.monitoring = Monitoring(store, metrics or Metrics(), self.fleet.workers, clock)
+        metrics = metrics or Metrics()
+        self.monitoring = Monitoring(store, metrics, self.fleet.workers, clock)
+        self.live_output = LiveOutput(
+            store, known=known, wake_ups=self.wake_ups, metrics=metrics, check_owner=self.fleet.check_owner
+        )
         self.named_workers = NamedWorkers(store, self.fleet, policy, now=clock)
         self.assignments = Assignments(store, self.runs, self.waiting, policy, now=clock)
 

@@ -27,6 +27,7 @@ from broadway_api.errors import (
     NotJson,
     Rejected,
     StoreError,
+    TooManyFollowers,
     UnknownWorker,
 )
 from broadway_api.handlers import headers
@@ -59,13 +60,14 @@ STATUS_CODES: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, 404),
     (ClaimLost, 409),
     (IdempotencyMismatch, 422),
+    (TooManyFollowers, 429),
     (Rejected, 400),
     (StoreError, 503),
 )
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]+")
 
-#: Seconds after which a client may try again when the store could not be reached.
+#: Seconds after which a client may try again when the store could not be reached, or there is no room.
 RETRY_AFTER = 5
 
 
@@ -299,7 +301,7 @@ class ApiHandler(RequestHandler):
             self.set_header("Allow", ", ".join(self._methods()))
         if isinstance(error, TooManyFailures):
             self.set_header("Retry-After", str(error.retry_after))
-        if status_code == 503:
+        if status_code == 503 or isinstance(error, TooManyFollowers):
             self.set_header("Retry-After", str(RETRY_AFTER))
         if status_code < 500:
             self.fail(status_code, self._message(status_code, error), **_facts(error))

@@ -148,17 +148,6 @@ class DeliveriesHandler(ApiHandler):
         self.succeed({"deliveries": [wire.delivery_to_json(delivery) for delivery in found]})
 
 
-class JobLogHandler(ApiHandler):
-    """What a job printed."""
-
-    allowed: ClassVar = {"GET": READERS}
-
-    async def get(self, job_id: str) -> None:
-        stage = self.integer_argument("stage", None, least=0, most=1_000)
-        job, logs = await self.service.runs.job_log(self.checked_id(job_id, "grading job id"), stage, by=self.principal)
-        self.succeed(wire.logs_to_json(job, logs))
-
-
 routes = [
     (r"/api/v1/grading_run", RunsHandler),
     (r"/api/v1/grading_run/([^/]+)", RunHandler),
@@ -166,5 +155,4 @@ routes = [
     (r"/api/v1/grading_run/([^/]+)/retry", RetryHandler),
     (r"/api/v1/grading_run/([^/]+)/events", EventsHandler),
     (r"/api/v1/grading_run/([^/]+)/deliveries", DeliveriesHandler),
-    (r"/api/v1/grading_job/([^/]+)/log", JobLogHandler),
 ]

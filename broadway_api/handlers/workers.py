@@ -55,7 +55,9 @@ class HeartbeatHandler(WorkerHandler):
 
     async def post(self) -> None:
         running = wire.running_from_json(await self.json_body(_heartbeat), self.worker_id)
-        self.succeed({"lost": await self.service.fleet.heartbeat(self.worker_id, running, by=self.principal)})
+        lost = await self.service.fleet.heartbeat(self.worker_id, running, by=self.principal)
+        followed = self.service.live_output.followed(claim.job_id for claim in running or ())
+        self.succeed({"lost": lost} | ({"followed": followed} if followed else {}))
 
 
 class ClaimHandler(WorkerHandler):

@@ -181,7 +181,20 @@ JOB_LOG = shape(
 # --- workers ---------------------------------------------------------------------------------------------------------
 
 REGISTERED = shape("Registered", {"worker_id": ID, "heartbeat": COUNT | {"description": "seconds between two"}})
-HEARD = shape("Heard", {"lost": list_of(ID) | {"description": "named jobs that are no longer this worker's"}})
+_NAMES = list_of(TEXT) | {"description": "a name for each place where it is followed; one that is new wants the tail"}
+HEARD = shape(
+    "Heard",
+    {
+        "lost": list_of(ID) | {"description": "named jobs that are no longer this worker's"},
+        "followed": {
+            "description": "named jobs whose output is followed, if there are any",
+            "type": "object",
+            "additionalProperties": _NAMES,
+        },
+    },
+    optional=("followed",),
+)
+OUTPUT_TAKEN = shape("OutputTaken", {"followed": _NAMES})
 REPORTED = shape("Reported", {"job_id": ID, "state": JOB_STATE})
 HANDED_BACK = shape("HandedBack", {"handed_back": list_of(ID)})
 WORKER_NAMED = shape("WorkerNamed", {"worker_id": ID})

@@ -8,7 +8,6 @@ from broadway_api.openapi.model import Answer, Context, Operation, Parameter, Pa
 from broadway_api.schemas import COURSE_ID, ID, MAX_PRIORITY, MIN_PRIORITY, RETRY, run_config_schema
 
 _NO_RUN = {404: "no run has this id"}
-_NO_JOB = {404: "no job has this id"}
 _THIS_RUN = {"grading_run_id": "$response.body#/data/grading_run_id"}
 
 LIMIT = Parameter(
@@ -140,21 +139,6 @@ def paths(context: Context) -> Paths:
                 description="One for each end of the run, the oldest first, for seven days.",
                 answers={200: Answer(description="what came of them", data=answers.DELIVERY_LIST)},
                 refusals=_NO_RUN,
-            ),
-        },
-        "/api/v1/grading_job/{job_id}/log": {
-            "get": Operation(
-                id="getJobLog",
-                summary="What a job printed",
-                parameters=(
-                    Parameter(
-                        name="stage",
-                        description="only this one, from 0",
-                        schema={"type": "integer", "minimum": 0, "maximum": 1_000},
-                    ),
-                ),
-                answers={200: Answer(description="its output", data=answers.JOB_LOG)},
-                refusals=_NO_JOB,
             ),
         },
     }

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from broadway_api import __version__
-from broadway_api.openapi import course_protocol, courses, operations, secrets, tenants, workers
+from broadway_api.openapi import course_protocol, courses, operations, output, secrets, tenants, workers
 from broadway_api.openapi.model import Access, Answer, Context, Operation, Parameter
 from broadway_api.schemas import COURSE_ID, ID, SECRET_NAME, Schema
 
 #: The modules that describe routes, with the heading under which theirs stand.
 MODULES = (
     ("Courses", courses.paths),
+    ("Output", output.paths),
     ("Secrets", secrets.paths),
     ("Graders", workers.paths),
     ("Access", tenants.paths),
@@ -182,8 +183,8 @@ def _answer(answer: Answer, operation: Operation) -> dict[str, Any]:
                 name: {"operationId": name, "parameters": dict(parameters)}
                 for name, parameters in operation.links.items()
             }
-    elif answer.media_type is not None:
-        described["content"] = {answer.media_type: {}}
+    if answer.media_type is not None:
+        described.setdefault("content", {})[answer.media_type] = {}
     return described
 
 

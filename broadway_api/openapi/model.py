@@ -39,11 +39,11 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What comes back when all went well: `data` within the envelope, or something that is not JSON."""
+    """What comes back when all went well: `data` within the envelope, something that is not JSON, or one of both."""
 
     description: str
     data: Schema | None = None
-    media_type: str | None = None  # of what is not JSON; neither: no body at all
+    media_type: str | None = None  # of what is not JSON; neither of the two: no body at all
     headers: Mapping[str, str] = field(default_factory=dict)  # name → description
 
 

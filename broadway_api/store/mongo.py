@@ -6,8 +6,9 @@ and is done again by asking again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from broadway_api.store.mongo_assignments import MongoAssignments
 from broadway_api.store.mongo_deliveries import MongoDeliveries
@@ -49,6 +50,7 @@ class MongoStore(
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._bell.close()
+        await self._broadcast.close()
         await self._engine.close()
 
     async def ping(self) -> None:
@@ -59,3 +61,9 @@ class MongoStore(
 
     async def jobs_queued_elsewhere(self) -> None:
         await self._bell.heard()
+
+    async def broadcast(self, note: Mapping[str, Any]) -> None:
+        await self._broadcast.send(note)
+
+    async def overheard(self) -> list[Mapping[str, Any]]:
+        return await self._broadcast.heard()

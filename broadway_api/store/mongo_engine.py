@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pymongo
 from pymongo import AsyncMongoClient, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import ConfigurationError, PyMongoError
+from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
 from broadway_api.errors import SchemaTooNew, StoreUnavailable, StoreUrlInvalid
 
@@ -46,6 +46,8 @@ _INDEX_TIMEOUT = 600
 
 #: Seconds to end the sessions that the server still has of us; it forgets them by itself, too.
 _GOODBYE_TIMEOUT = 0.5
+
+_NAMESPACE_EXISTS = 48  # an error code of the server's
 
 
 class MongoEngine:
@@ -94,6 +96,14 @@ class MongoEngine:
                 await meta.update_one({"_id": "schema"}, {"$max": {"version": version}})
             for name, indexes in self._indexes.items():
                 await self.collection(name).create_indexes(list(indexes))
+
+    async def create_capped(self, name: str, size: int) -> None:
+        """Make a collection of so many bytes in which the newest overwrites the oldest, unless it is there."""
+        try:
+            await self._database.create_collection(name, check_exists=False, capped=True, size=size)
+        except OperationFailure as error:
+            if error.code != _NAMESPACE_EXISTS:
+                raise
 
     async def close(self) -> None:
         with pymongo.timeout(_GOODBYE_TIMEOUT):

@@ -10,6 +10,7 @@ from pymongo import ReturnDocument
 from broadway_api.domain import Job, JobState, LostJob, Worker
 from broadway_api.errors import UnknownWorker
 from broadway_api.store.mongo_bell import MongoBell
+from broadway_api.store.mongo_broadcast import MongoBroadcast
 from broadway_api.store.mongo_documents import outcome, worker_from_document
 from broadway_api.store.mongo_engine import Collection, Document, MongoEngine
 from broadway_api.store.mongo_logs import MongoLogs
@@ -33,6 +34,7 @@ class MongoPart:
         self._meta = engine.collection("meta")
         self._logs = MongoLogs(engine.collection("logs"))
         self._bell = MongoBell(engine)
+        self._broadcast = MongoBroadcast(engine)
         self._ranks = MongoRanks(self._jobs, self._workers, engine.collection("courses"), self._meta)
 
     async def _see(self, worker_id: str, now: datetime, *, asked: bool = False) -> Worker:

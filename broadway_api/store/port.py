@@ -404,3 +404,14 @@ class Store(Protocol):
     async def jobs_queued_elsewhere(self) -> None:
         """Return when another process may have queued jobs since the last call. A hint only; may never return."""
         ...
+
+    async def broadcast(self, note: Mapping[str, Any]) -> None:
+        """Tell the other processes something that may get lost: of JSON's types, and bytes; 1 MB at most."""
+        ...
+
+    async def overheard(self) -> list[Mapping[str, Any]]:
+        """What other processes have broadcast since the last call, in its order, some of it perhaps again.
+
+        Waits for something; may never return. One caller at a time.
+        """
+        ...

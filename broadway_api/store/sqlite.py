@@ -6,9 +6,10 @@ Every write runs alone in the writer thread, so a method's reads and writes are 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from broadway_api.store.sqlite_assignments import SqliteAssignments
 from broadway_api.store.sqlite_deliveries import SqliteDeliveries
@@ -52,3 +53,10 @@ class SqliteStore(
 
     async def jobs_queued_elsewhere(self) -> None:
         await asyncio.Event().wait()  # there is no elsewhere: the file is this process's alone
+
+    async def broadcast(self, note: Mapping[str, Any]) -> None:
+        """Nobody is there to hear it."""
+
+    async def overheard(self) -> list[Mapping[str, Any]]:
+        nothing: asyncio.Future[list[Mapping[str, Any]]] = asyncio.get_running_loop().create_future()
+        return await nothing

@@ -81,6 +81,16 @@ class Connection:
                 pass
         return said
 
+    async def until(self, wanted: bytes) -> bytes:
+        """All that the API says up to that, and what came with it."""
+        said = b""
+        async with asyncio.timeout(DEADLINE):
+            while wanted not in said:
+                piece = await self._reader.read(1 << 20)
+                assert piece, said[-1_000:]
+                said += piece
+        return said
+
     async def refused(self) -> bool:
         """Whether the API closes the connection, with at most a 400 before."""
         async with asyncio.timeout(DEADLINE):

@@ -34,6 +34,7 @@ MAY = {
     # A worker of the course protocol whose id looks like ours asks for work there; no job is shown to it.
     "GET /api/v1/grading_job/{job_id}": "admin query worker",
     "GET /api/v1/grading_job/{job_id}/log": "admin query",
+    "POST /api/v1/grading_job/{job_id}/output": "worker",
     "GET /api/v1/worker_register": "worker",
     "POST /api/v1/worker_register": "worker",
     "GET /api/v1/grader_register": "worker",
@@ -172,6 +173,7 @@ async def test_what_belongs_to_another_course_is_not_there(any_api: Api) -> None
         ("POST", "grading_run/{}/retry", run_id, {"students": [{"NET_ID": "s0"}]}),
         ("GET", "grading_job/{}", job_id, None),
         ("GET", "grading_job/{}/log", job_id, None),
+        ("GET", "grading_job/{}/log?follow=true", job_id, None),
     ]
     for (method, path, there, body), token in product(calls, (mine.admin, mine.query)):
         if method == "POST" and token == mine.query:

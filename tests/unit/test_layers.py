@@ -81,6 +81,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "broadway_api.waiting",
         *("broadway_api.cluster_tokens", "broadway_api.access", "broadway_api.tenancy"),
         *("broadway_api.assignments", "broadway_api.named_workers"),
+        "broadway_api.live_output",
     ),
     "broadway_api.assignments": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.environment"),
@@ -90,6 +91,15 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.named_workers": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.capabilities"),
         *("broadway_api.fleet", "broadway_api.tenants", "broadway_api.store.port"),
+    ),
+    # What running jobs print.
+    "broadway_api.live_tail": (),
+    "broadway_api.live_reader": ("broadway_api.domain", "broadway_api.live_tail"),
+    "broadway_api.live_wire": ("broadway_api.domain", "broadway_api.live_tail", "broadway_api.live_reader"),
+    "broadway_api.live_output": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.events", "broadway_api.known_runs"),
+        *("broadway_api.live_tail", "broadway_api.live_reader", "broadway_api.metrics", "broadway_api.tenants"),
+        "broadway_api.store.port",
     ),
     "broadway_api.outbox": ("broadway_api.domain", "broadway_api.wire", "broadway_api.store.port"),
     "broadway_api.webhook": ("broadway_api.outbox",),
@@ -145,6 +155,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
         *("broadway_api.tenants", "broadway_api.access", "broadway_api.failures", "broadway_api.metrics"),
         *("broadway_api.course_protocol*", "broadway_api.fleet"),
+        *("broadway_api.live_tail", "broadway_api.live_wire"),
     ),
     # What routes take and answer, in OpenAPI's words.
     "broadway_api.openapi*": (
