@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds that the API may take to answer a call, beyond what it is asked to hold a poll.
 ANSWER_TIMEOUT = 30.0
+#: Seconds that a connection which nobody uses is kept for the next call. Longer than from one heartbeat to the next: a
+#: connection, let alone TLS on it, costs the API more than they do. Shorter than the API and proxies keep their ends.
+KEEP_ALIVE = 60.0
 #: Most seconds of a `Retry-After` that are honoured: a proxy that says "in an hour" must not idle a grader for one.
 LONGEST_RETRY_AFTER = 60.0
 #: Statuses beside 5xx that say "later": request timeout and too many requests.
@@ -73,6 +76,7 @@ class ApiClient:
             headers={"Authorization": f"Bearer {token}"},
             timeout=answer_timeout,
             verify=_tls(ca_certificate),
+            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE),
         )
 
     async def __aenter__(self) -> Self:

@@ -26,6 +26,7 @@ class Call:
     headers: dict[str, str]
     query: dict[str, str]
     body: Any
+    port: int  # of the other end: which connection it came by
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,6 +131,7 @@ class _Handler(tornado.web.RequestHandler):
             headers={name.lower(): value for name, value in request.headers.get_all()},
             query={name: self.get_query_argument(name) for name in request.query_arguments},
             body=json.loads(request.body) if request.body else None,
+            port=request.connection.context.address[1],  # type: ignore[union-attr]  # Tornado's own kind has one
         )
         reply = await self.api.answer(call)
         if reply.cut:

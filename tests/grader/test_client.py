@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,6 +74,16 @@ async def test_registering(client: ApiClient, api: FakeApi) -> None:
     assert (registration.worker_id, registration.heartbeat) == (WORKER_ID, 10.0)
     assert api.calls[0].body == sample("register_request")
     assert api.calls[0].headers["authorization"] == f"Bearer {TOKEN}"
+
+
+async def test_a_heartbeat_needs_no_connection_of_its_own(
+    client: ApiClient, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.heartbeat(WORKER_ID, {})
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + 10)  # the interval between two, to httpx alone
+    monkeypatch.setattr("httpcore._async.http11.time", later)
+    await client.heartbeat(WORKER_ID, {})
+    assert len({call.port for call in api.calls}) == 1
 
 
 async def test_the_token_is_in_a_header_and_nowhere_else(client: ApiClient, api: FakeApi) -> None:
