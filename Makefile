@@ -54,7 +54,7 @@ check: .venv/dev.stamp  ## format, lint, strict types, layers
 	$(PY) -m mypy .
 	$(PY) -m pytest -q tests/unit/test_layers.py
 
-services: .venv/dev.stamp  ## install and start what the tests need: Docker engine, images, mongod
+services: .venv/dev.stamp  ## install and start what the tests need: Docker engine, images, mongod, Chromium
 	@PYTHON=$(PY) scripts/services.sh
 
 clean:  ## stop what was started here, remove what was made here

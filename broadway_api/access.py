@@ -78,8 +78,12 @@ class Access:
 
         Suspends only for tokens that are unknown so far.
         """
-        known = self._principals(token)
-        return known if known or not token or not await self._look_again() else self._principals(token)
+        return await self.identify_digest(digest(token)) if token else ()
+
+    async def identify_digest(self, token_digest: str) -> tuple[Principal, ...]:
+        """The same for a token of which only the digest is at hand."""
+        known = self._principals(token_digest)
+        return known if known or not await self._look_again() else self._principals(token_digest)
 
     async def has_course(self, course_id: str) -> bool:
         """Whether runs and tokens may belong to that course."""
@@ -141,8 +145,7 @@ class Access:
         except StoreUnavailable as error:
             logger.debug("an unknown token could not be looked for: %s", error)
 
-    def _principals(self, token: str) -> tuple[Principal, ...]:
-        given = digest(token)
+    def _principals(self, given: str) -> tuple[Principal, ...]:
         if self.is_cluster_token(given):
             return (OPERATOR,)
         now = self._now()

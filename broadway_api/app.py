@@ -7,7 +7,18 @@ import json
 from tornado.web import Application
 
 from broadway_api.failures import Failures
-from broadway_api.handlers import courses, documentation, operations, output, secrets, tenants, workers
+from broadway_api.handlers import (
+    courses,
+    dashboard,
+    documentation,
+    operations,
+    output,
+    secrets,
+    sessions,
+    tenants,
+    views,
+    workers,
+)
 from broadway_api.handlers.base import UnknownPathHandler, log_request
 from broadway_api.handlers.course_protocol import courses as course_protocol_courses
 from broadway_api.handlers.course_protocol import graders as course_protocol_graders
@@ -34,7 +45,7 @@ def make_app(
     proxies = Proxies(limits.trusted_proxies)
     shared = Shared(
         service=service,
-        gate=Gate(service.access, Failures(limits.auth_failures_per_minute), proxies),
+        gate=Gate(service.access, service.sessions, Failures(limits.auth_failures_per_minute), proxies),
         monitor=monitor or LoopMonitor(),
         requests=requests or OpenRequests(),
         sockets=sockets or OpenSockets(),
@@ -44,6 +55,7 @@ def make_app(
         *course_protocol_graders.routes,  # those whose paths are not theirs alone come before ours
         *courses.routes,
         *output.routes,
+        *views.routes,
         *secrets.routes,
         *workers.routes,
         *tenants.routes,
@@ -51,6 +63,8 @@ def make_app(
         *documentation.routes,
         *course_protocol_courses.routes,
         *course_protocol_sockets.routes,
+        *sessions.routes,
+        *dashboard.routes,
     ]
     description = document(Context(policy=service.policy, queue_empty_code=limits.queue_empty_code))
     return Application(

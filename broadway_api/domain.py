@@ -199,6 +199,7 @@ class Job:
     score: float | None = None  # of its results; ended jobs only
     max_score: float | None = None
     results: Mapping[str, Any] | None = None  # in the normal form of `results.RESULTS`
+    cause: str = ""  # of its failure, see `causes`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -332,6 +333,48 @@ class LostJob:
     worker_id: str
     state: JobState  # queued again, or failed
     requirement: str = ""
+
+
+class JobSort(StrEnum):
+    """What a list of jobs may be sorted by; what has none of it comes last."""
+
+    ROSTER = "roster"
+    STATE = "state"  # and reason
+    SCORE = "score"
+    DURATION = "duration"
+    FINISHED = "finished"
+    ATTEMPT = "attempt"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobQuery:
+    """Which jobs of a run somebody looks for, and in what order."""
+
+    text: str = ""  # stands somewhere in the roster entry, in whatever case, or is the job's id
+    states: tuple[JobState, ...] = ()  # empty: all
+    reason: Reason | None = None
+    cause: str | None = None
+    sort: JobSort = JobSort.ROSTER
+    descending: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cause:
+    """Failed jobs of a run that failed for one reason and said the same."""
+
+    reason: Reason
+    text: str  # see `causes`
+    jobs: int
+    example: Job  # the first of them in the roster
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobMeasure:
+    """What a student's job that ended can be measured by."""
+
+    milliseconds: int | None  # of its last attempt
+    score: float | None
+    max_score: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

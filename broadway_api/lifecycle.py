@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from broadway_api import causes
 from broadway_api.domain import (
     Attempt,
     Job,
@@ -143,7 +144,9 @@ def after_result(job: Job, result: Result, now: datetime) -> Job:
         ended = replace(ended, score=score, max_score=max_score, results=result.results)
     if result.success:
         return replace(ended, state=JobState.SUCCEEDED, reason=None)
-    return replace(ended, state=JobState.FAILED, reason=result.reason)
+    reason = result.reason or Reason.STAGE_FAILED
+    cause = causes.cause_of(reason, result.info, result.logs, job.student)
+    return replace(ended, state=JobState.FAILED, reason=reason, cause=cause)
 
 
 def after_lost_lease(job: Job, now: datetime) -> Job:

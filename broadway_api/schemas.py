@@ -215,6 +215,14 @@ SECRET: Schema = {
     "additionalProperties": False,
 }
 
+LOGIN: Schema = {
+    "title": "Login",
+    "type": "object",
+    "required": ["token"],
+    "properties": {"token": {"type": "string", "minLength": 1, "maxLength": 4_096, "writeOnly": True}},
+    "additionalProperties": False,
+}
+
 #: Open to more fields, here and in `info`: graders of other releases have them.
 RESULT: Schema = {
     "title": "JobResult",

@@ -22,10 +22,12 @@ from broadway_api.outbox import Outbox
 from broadway_api.policy import Policy
 from broadway_api.runs import Runs
 from broadway_api.secret_box import SecretBox
+from broadway_api.sessions import Sessions
 from broadway_api.settling import Settler
 from broadway_api.store.port import Store
 from broadway_api.tenancy import Tenancy
 from broadway_api.vault import Vault
+from broadway_api.views import Views
 from broadway_api.waiting import Waiting
 
 
@@ -50,9 +52,11 @@ class Service:
         self._health = Health(store)
         self._clock = clock
         self.access = Access(store, cluster_tokens, clock)
+        self.sessions = Sessions(self.access, secret_box, clock)
         self.tenancy = Tenancy(store, self.access, clock)
         self.waiting = Waiting(store, policy, now=clock)
         known = KnownRuns(store)
+        self.views = Views(store, known=known, wake_ups=self.wake_ups)
         self.runs = Runs(
             store,
             policy,

@@ -35,6 +35,11 @@ class Role(StrEnum):
         """Whether a token of this role belongs to one course."""
         return self in (Role.ADMIN, Role.QUERY)
 
+    @property
+    def of_people(self) -> bool:
+        """Whether somebody may sit at a browser with a token of this role."""
+        return self is not Role.WORKER
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Principal:

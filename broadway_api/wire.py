@@ -9,8 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from broadway_api import capabilities, results, runconfig
+from broadway_api.distribution import Distribution
 from broadway_api.domain import (
+    Cause,
     Claim,
+    CourseQueue,
     Delivery,
     Job,
     JobState,
@@ -24,7 +27,7 @@ from broadway_api.domain import (
     Worker,
     WorkerState,
 )
-from broadway_api.tenants import Course, Token
+from broadway_api.tenants import Course, Principal, Role, Token
 
 Json = dict[str, Any]
 
@@ -252,6 +255,7 @@ def job_detail_to_json(
         "require": capabilities.asked_in(job.requirement),
         "position": position,
         "stranded": stranded,
+        "cause": job.cause,
         "worker_hostname": hostnames.get(job.worker_id or ""),
         "pipeline": [runconfig.stage_to_json(stage) for stage in config.pipeline(job.type)],
         "results": None if job.results is None else dict(job.results),
@@ -343,4 +347,54 @@ def token_to_json(token: Token, now: datetime) -> Json:
         "created_at": timestamp(token.created_at),
         "expires_at": timestamp(token.expires_at),
         "revoked_at": timestamp(token.revoked_at),
+    }
+
+
+# --- what browsers get -----------------------------------------------------------------------------------------------
+
+
+def session_to_json(principals: Sequence[Principal], expires_at: datetime, proof: str) -> Json:
+    """Who sits there. Should the token open several courses, the role is the one that may most."""
+    roles = {principal.role for principal in principals}
+    return {
+        "role": next(role for role in (Role.OPERATOR, Role.ADMIN, Role.QUERY) if role in roles),
+        "courses": sorted({principal.course for principal in principals if principal.course is not None}),
+        "expires_at": timestamp(expires_at),
+        "proof": proof,
+    }
+
+
+def listed_run_to_json(run: Run, counts: Mapping[JobState, int]) -> Json:
+    """A run with its jobs counted."""
+    return run_to_json(run) | {"counts": {state.value: counts.get(state, 0) for state in JobState}}
+
+
+def found_job_to_json(job: Job, *, worker_ids: bool = True) -> Json:
+    """A job that was looked for."""
+    return job_to_json(job, worker_ids=worker_ids) | {"cause": job.cause}
+
+
+def queue_to_json(course: str, queue: CourseQueue) -> Json:
+    """What a course has in the queue."""
+    return {"course": course, "depth": queue.depth, "oldest_queued_at": timestamp(queue.oldest)}
+
+
+def cause_to_json(cause: Cause, *, worker_ids: bool = True) -> Json:
+    """Failures that have their reason and cause in common."""
+    return {
+        "reason": cause.reason,
+        "cause": cause.text,
+        "jobs": cause.jobs,
+        "example": found_job_to_json(cause.example, worker_ids=worker_ids),
+    }
+
+
+def distribution_to_json(distribution: Distribution | None) -> Json | None:
+    """A histogram."""
+    if distribution is None:
+        return None
+    return {
+        "median": distribution.median,
+        "highest": distribution.highest,
+        "bars": [{"from": bar.first, "to": bar.last, "jobs": bar.number} for bar in distribution.bars],
     }

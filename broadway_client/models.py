@@ -268,6 +268,7 @@ class JobDetail(Job):
     require: tuple[str, ...] = ()
     position: int | None = None  # how many jobs stand before it in the queue
     stranded: str | None = None  # why no worker can run it
+    cause: str = ""  # of its failure, in one line without what differs from student to student
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Provides what the tests need beside Python: a Docker engine that answers, the two images made here, a mongod and an
-# nginx binary. Run it as often as you like: what is there already is left alone, and nothing is started twice.
+# nginx binary, and Chromium. Run it as often as you like: what is there already is left alone, and nothing is started twice.
 #
 #   scripts/services.sh         install what is missing, start the engine, make the images, check all of it
 #   scripts/services.sh stop    stop the engine, if it was this script that started it
@@ -237,6 +237,20 @@ provide_nginx() {
     fi
 }
 
+# Playwright's own browsers are built for other systems, and 150 MB each; Debian's Chromium serves as well.
+provide_chromium() {
+    if ! have chromium; then
+        apt_install chromium fonts-dejavu-core || return 0
+    fi
+    local version
+    # Its wrapper script grumbles where /proc/mounts is odd.
+    if version=$(chromium --version 2>/dev/null); then
+        say "${version%% built*}"
+    else
+        missing+=("a chromium that runs: $(chromium --version 2>&1 | tail -n 1)")
+    fi
+}
+
 case ${1:-} in
 stop)
     stop_engine
@@ -258,6 +272,7 @@ provide_engine
 provide_images
 provide_mongod
 provide_nginx
+provide_chromium
 
 if [ ${#missing[@]} -gt 0 ]; then
     printf 'services: missing: %s\n' "${missing[@]}" >&2

@@ -26,6 +26,7 @@ class RunsHandler(ApiHandler):
     """All runs."""
 
     allowed: ClassVar = {"POST": CHANGERS, "GET": READERS}
+    by_session = ("GET",)
 
     async def post(self) -> None:
         body = self.body()
@@ -61,6 +62,7 @@ class RunHandler(ApiHandler):
     """One run."""
 
     allowed: ClassVar = {"POST": CHANGERS, "GET": READERS}
+    by_session = ("GET", "POST")
 
     async def post(self, run_id: str) -> None:
         state = await self.service.runs.start(self.checked_id(run_id, "grading run id"), by=self.principal)
@@ -93,6 +95,7 @@ class CancelHandler(ApiHandler):
     """The end of a run, now."""
 
     allowed: ClassVar = {"POST": CHANGERS}
+    by_session = ("POST",)
 
     async def post(self, run_id: str) -> None:
         state = await self.service.runs.cancel(self.checked_id(run_id, "grading run id"), by=self.principal)
@@ -103,6 +106,7 @@ class RetryHandler(ApiHandler):
     """Another try for jobs of a run that has ended."""
 
     allowed: ClassVar = {"POST": CHANGERS}
+    by_session = ("POST",)
 
     async def post(self, run_id: str) -> None:
         wanted = await self.json_body(_retry) or {}
@@ -116,6 +120,7 @@ class EventsHandler(ApiHandler):
     """A run as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
     allowed: ClassVar = {"GET": READERS}
+    by_session = ("GET",)
 
     async def get(self, run_id: str) -> None:
         self.checked_id(run_id, "grading run id")

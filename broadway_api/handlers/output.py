@@ -45,6 +45,7 @@ class LogHandler(ApiHandler):
     """What a job printed: its log, or as server-sent events from now on until the job has ended."""
 
     allowed: ClassVar = {"GET": READERS}
+    by_session = ("GET",)
 
     async def get(self, job_id: str) -> None:
         stage = self.integer_argument("stage", None, least=0, most=1_000)

@@ -107,6 +107,7 @@ class JobHandler(WorkerHandler):
     """One job: a worker posts what came of it, its course may ask how it is."""
 
     allowed: ClassVar = {"POST": WORKERS, "GET": READERS | WORKERS}
+    by_session = ("GET",)
 
     async def check_head(self) -> None:
         if self.request.method == "POST":
@@ -174,6 +175,8 @@ class WorkerExitHandler(ApiHandler):
 class WorkersHandler(ApiHandler):
     """All workers."""
 
+    by_session = ("GET",)
+
     async def get(self) -> None:
         listed = await self.service.fleet.workers()
         self.succeed({"workers": [wire.worker_to_json(worker, jobs, state) for worker, jobs, state in listed]})
@@ -181,6 +184,8 @@ class WorkersHandler(ApiHandler):
 
 class DrainHandler(ApiHandler):
     """Keep new jobs from a worker, or let it have them again."""
+
+    by_session = ("POST",)
 
     async def post(self, worker_id: str, word: str) -> None:
         await self.service.fleet.set_draining(self.checked_id(worker_id, "worker id"), word == "drain")

@@ -148,6 +148,7 @@ JOB = shape(
         "position": or_null(COUNT)
         | {"description": "jobs before it; null if it is not queued, or no worker can run it"},
         "stranded": or_null(TEXT) | {"description": "why no worker can run it"},
+        "cause": TEXT | {"description": "of its failure, else empty"},
         "worker_hostname": or_null(TEXT),
         "pipeline": list_of(STAGE),
         "results": or_null(RESULTS),
@@ -316,3 +317,52 @@ _TOKEN: dict[str, Schema] = {
 TOKEN = shape("Token", _TOKEN)
 TOKEN_MADE = shape("TokenMade", _TOKEN | {"token": TEXT | {"description": "its text, shown this once"}})
 TOKEN_LIST = shape("TokenList", {"tokens": list_of(TOKEN)})
+
+# --- the dashboard ---------------------------------------------------------------------------------------------------
+
+SESSION = shape(
+    "Session",
+    {
+        "role": words("Role", Role),
+        "courses": list_of(TEXT) | {"description": "those that it sees; none: it sees all"},
+        "expires_at": TIME,
+        "proof": TEXT | {"description": "for `X-Broadway-Proof`, with every request that changes something"},
+    },
+)
+NOTHING = shape("Nothing", {})
+
+# --- what people look at ---------------------------------------------------------------------------------------------
+
+_FOUND_JOB = shape("FoundJob", _JOB | {"cause": TEXT | {"description": "of its failure, else empty"}})
+FOUND_JOBS = shape("FoundJobs", {"jobs": list_of(_FOUND_JOB), "total": COUNT | {"description": "how many fit"}})
+FAILURES = shape(
+    "Failures",
+    {
+        "failed": COUNT,
+        "causes": list_of(shape("Cause", {"reason": REASON, "cause": TEXT, "jobs": COUNT, "example": _FOUND_JOB})),
+    },
+)
+_NUMBER: Schema = {"type": "number"}
+_DISTRIBUTION = or_null(
+    shape(
+        "Distribution",
+        {
+            "median": _NUMBER,
+            "highest": _NUMBER,
+            "bars": list_of(shape("Bar", {"from": _NUMBER, "to": _NUMBER, "jobs": COUNT})),
+        },
+    )
+)
+STATISTICS = shape("Statistics", {"seconds": _DISTRIBUTION, "scores": _DISTRIBUTION})
+LISTED_RUNS = shape(
+    "ListedRuns",
+    {
+        "grading_runs": list_of(
+            shape("ListedRun", _RUN | {"counts": shape("JobCounts", {state.value: COUNT for state in JobState})})
+        ),
+        "next": or_null(ID),
+    },
+)
+QUEUES = shape(
+    "Queues", {"courses": list_of(shape("CourseQueue", {"course": TEXT, "depth": COUNT, "oldest_queued_at": TIME}))}
+)

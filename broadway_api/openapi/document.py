@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from broadway_api import __version__
-from broadway_api.openapi import course_protocol, courses, operations, output, secrets, tenants, workers
+from broadway_api.openapi import (
+    course_protocol,
+    courses,
+    dashboard,
+    operations,
+    output,
+    secrets,
+    tenants,
+    views,
+    workers,
+)
 from broadway_api.openapi.model import Access, Answer, Context, Operation, Parameter
 from broadway_api.schemas import COURSE_ID, ID, SECRET_NAME, Schema
 
@@ -15,11 +25,13 @@ from broadway_api.schemas import COURSE_ID, ID, SECRET_NAME, Schema
 MODULES = (
     ("Courses", courses.paths),
     ("Output", output.paths),
+    ("Views", views.paths),
     ("Secrets", secrets.paths),
     ("Graders", workers.paths),
     ("Access", tenants.paths),
     ("Operations", operations.paths),
     ("Course protocol", course_protocol.paths),
+    ("Dashboard", dashboard.paths),
 )
 
 _NAME: Schema = {"type": "string", "pattern": "^[-A-Za-z0-9_]+$"}

@@ -20,6 +20,7 @@ from broadway_api.store.mongo_queue import MongoQueue
 from broadway_api.store.mongo_runs import MongoRuns
 from broadway_api.store.mongo_secrets import MongoSecrets
 from broadway_api.store.mongo_upgrades import UPGRADES
+from broadway_api.store.mongo_views import MongoViews
 from broadway_api.store.mongo_workers import MongoWorkers
 
 
@@ -33,6 +34,7 @@ class MongoStore(
     MongoAssignments,
     MongoSecrets,
     MongoDeliveries,
+    MongoViews,
 ):
     """A store in the database that `url` names."""
 

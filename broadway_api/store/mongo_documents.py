@@ -47,6 +47,7 @@ HELD = "held"
 UNFINISHED = "unfinished"
 BY_STATE = "by_state"
 BY_RUN = "by_run"
+BY_CAUSE = "by_cause"
 BY_END = "by_end"
 LEASES = "leases"
 DUE = "due"
@@ -104,6 +105,11 @@ INDEXES = {
         # `reason` is here for the summary, which then reads no document.
         IndexModel(
             [("run_id", ASCENDING), ("type", ASCENDING), ("state", ASCENDING), ("reason", ASCENDING)], name=BY_STATE
+        ),
+        IndexModel(
+            [(name, ASCENDING) for name in ("run_id", "state", "reason", "cause", "seq")],
+            name=BY_CAUSE,
+            partialFilterExpression={"state": JobState.FAILED.value},
         ),
     ],
     "workers": [
@@ -183,6 +189,7 @@ def outcome(job: Job) -> Document:
         "score": job.score,
         "max_score": job.max_score,
         "results": None if job.results is None else records.to_text(job.results),
+        "cause": job.cause,
     }
 
 
@@ -216,6 +223,7 @@ def job_from_document(document: Document) -> Job:
         score=document.get("score"),
         max_score=document.get("max_score"),
         results=None if results is None else records.from_text(results),
+        cause=document.get("cause") or "",
     )
 
 

@@ -18,12 +18,15 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 
 from broadway_api.domain import (
+    Cause,
     Claim,
     CourseQueue,
     Delivery,
     FinishedJob,
     IdempotencyKey,
     Job,
+    JobMeasure,
+    JobQuery,
     JobState,
     JobType,
     LostJob,
@@ -304,6 +307,27 @@ class Store(Protocol):
 
     async def queue_by_course(self) -> Mapping[str, CourseQueue]:
         """What each course that has queued jobs has in the queue."""
+        ...
+
+    # --- what people look at ------------------------------------------------------------------------------------
+
+    async def run_counts(self, run_ids: Sequence[str]) -> Mapping[str, Mapping[JobState, int]]:
+        """How many jobs of each of some runs are in each state; states without jobs are left out."""
+        ...
+
+    async def find_jobs(self, run_id: str, query: JobQuery, *, limit: int, offset: int) -> tuple[list[Job], int]:
+        """A page of the run's jobs that fit the query, without what may be long, and how many fit in all.
+
+        Jobs that are equal in what they are sorted by are in roster order, or its reverse.
+        """
+        ...
+
+    async def causes(self, run_id: str, limit: int) -> list[Cause]:
+        """The failed jobs of a run by reason and cause, the most frequent first. Reads an index, but for examples."""
+        ...
+
+    async def measures(self, run_id: str) -> list[JobMeasure]:
+        """The measures of students' jobs that succeeded or failed, in any order."""
         ...
 
     # --- assignments --------------------------------------------------------------------------------------------

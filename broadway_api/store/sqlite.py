@@ -20,6 +20,7 @@ from broadway_api.store.sqlite_queue import SqliteQueue
 from broadway_api.store.sqlite_runs import SqliteRuns
 from broadway_api.store.sqlite_schema import VERSIONS
 from broadway_api.store.sqlite_secrets import SqliteSecrets
+from broadway_api.store.sqlite_views import SqliteViews
 from broadway_api.store.sqlite_workers import SqliteWorkers
 
 
@@ -32,6 +33,7 @@ class SqliteStore(
     SqliteAssignments,
     SqliteSecrets,
     SqliteDeliveries,
+    SqliteViews,
 ):
     """A store in the file `path`, made with its directory if it is not there."""
 

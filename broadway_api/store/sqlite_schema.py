@@ -168,9 +168,15 @@ UPDATE deliveries SET run_id = json_extract(body, '$.grading_run_id');
 CREATE INDEX deliveries_by_run ON deliveries (run_id, created_at);
 """
 
+# The causes of failures, counted without reading the jobs.
+_VERSION_9 = """
+ALTER TABLE jobs ADD COLUMN cause TEXT NOT NULL DEFAULT '';
+CREATE INDEX jobs_by_cause ON jobs (run_id, reason, cause, seq) WHERE state = 'failed';
+"""
+
 #: Each makes a version of the schema out of the one before, the first out of an empty file; what was released is never
 #: changed. One statement ends with a semicolon and a line feed.
-VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8)
+VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8, _VERSION_9)
 
 _SHORT_COLUMNS = (
     "id, run_id, type, seq, student, state, priority, requirement, reason, attempt, attempt_limit, worker_id,"
@@ -178,8 +184,9 @@ _SHORT_COLUMNS = (
 )
 
 #: The job columns that `job_from_row` reads, and those with nothing in place of what may be long.
-JOB_COLUMNS = f"{_SHORT_COLUMNS}, attempts, info, results"
-LISTED_COLUMNS = f"{_SHORT_COLUMNS}, '[]' AS attempts, '[]' AS info, NULL AS results"
+JOB_COLUMNS = f"{_SHORT_COLUMNS}, attempts, info, results, cause"
+VIEWED_COLUMNS = f"{_SHORT_COLUMNS}, '[]' AS attempts, '[]' AS info, NULL AS results, cause"
+LISTED_COLUMNS = f"{_SHORT_COLUMNS}, '[]' AS attempts, '[]' AS info, NULL AS results, '' AS cause"
 
 
 def run_from_row(row: sqlite3.Row) -> Run:
@@ -222,6 +229,7 @@ def job_from_row(row: sqlite3.Row) -> Job:
         score=row["score"],
         max_score=row["max_score"],
         results=None if row["results"] is None else records.from_text(row["results"]),
+        cause=row["cause"],
     )
 
 

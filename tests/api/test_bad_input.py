@@ -115,7 +115,7 @@ async def test_the_result_of_an_unknown_job(api: Api) -> None:
     failed(await api.call("POST", "grading_job/x", {"success": True}, worker=worker), 400)
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/v1", "/api/v1/", "/api/v1/grading_runs", "/api/v1/grading_run/"])
+@pytest.mark.parametrize("path", ["/api", "/api/v1", "/api/v1/", "/api/v1/grading_runs", "/api/v1/grading_run/"])
 async def test_unknown_paths(api: Api, path: str) -> None:
     for method in ("GET", "POST", "PUT", "DELETE"):
         failed(await api.http.request(method, path, content=b"x" * 100), 404)

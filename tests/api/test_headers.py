@@ -19,6 +19,7 @@ ANSWERS = [
     ("PATCH", "/api/v1/workers", TOKEN, 405),
     ("GET", "/nowhere", None, 404),
     ("GET", "/docs", None, 200),
+    ("GET", "/", None, 200),
 ]
 
 
@@ -36,7 +37,7 @@ async def test_every_answer_has_its_security_headers(
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
-    assert ("script-src 'self'" in policy) == (path == "/docs")
+    assert ("script-src 'self'" in policy) == (path in ("/docs", "/"))
     assert "Strict-Transport-Security" not in headers  # which means nothing over plain HTTP
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import AsyncIterator
@@ -31,6 +32,15 @@ MAY = {
     "POST /api/v1/grading_run/{grading_run_id}/retry": "admin",
     "GET /api/v1/grading_run/{grading_run_id}/events": "admin query",
     "GET /api/v1/grading_run/{grading_run_id}/deliveries": "admin query",
+    "GET /api/v1/grading_run/{grading_run_id}/failures": "admin query",
+    "GET /api/v1/grading_run/{grading_run_id}/statistics": "admin query",
+    "GET /api/v1/grading_run/{grading_run_id}/jobs": "admin query",
+    "GET /api/v1/overview/runs": "admin query",
+    "GET /api/v1/overview/runs/events": "admin query",
+    "GET /api/v1/overview/queue": "admin query",
+    "GET /api/v1/overview/queue/events": "admin query",
+    "GET /api/v1/overview/workers": "",
+    "GET /api/v1/overview/workers/events": "",
     # A worker of the course protocol whose id looks like ours asks for work there; no job is shown to it.
     "GET /api/v1/grading_job/{job_id}": "admin query worker",
     "GET /api/v1/grading_job/{job_id}/log": "admin query",
@@ -124,11 +134,12 @@ async def test_a_token_does_what_its_role_may(api: Api, call: str) -> None:
     method, _, template = call.partition(" ")
     path = re.sub(r"\{\w+\}", UNKNOWN, template)
     for role, token in tokens.items():
-        answer = await api.http.request(method, path, headers={"Authorization": token, "worker_id": UNKNOWN})
         may = role == "operator" or role in MAY[call].split()
-        assert (answer.status_code != 403) == may, f"{role}: {answer.text}"
-        if not may:
-            assert role in answer.json()["data"]["message"]
+        headers = {"Authorization": token, "worker_id": UNKNOWN}
+        async with api.http.stream(method, path, headers=headers) as answer:  # some do not end by themselves
+            assert (answer.status_code != 403) == may, role
+            if not may:
+                assert role in json.loads(await answer.aread())["data"]["message"]
     sender = {"Authorization": tokens["query"], "worker_id": UNKNOWN}
     refused = await api.http.request("PATCH", path, headers=sender)
     assert refused.status_code == 405

@@ -139,6 +139,7 @@ async def test_jobs_that_are_tried_again_wait_with_their_past(store: Store, peer
         started_at=None,
         finished_at=None,
         info=(),
+        cause="",
     )
     assert await store.queue_depth() == 0  # until the phase is opened
 

@@ -4,47 +4,44 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
-from broadway_api.domain import Job, JobState
+import pytest
+
+from broadway_api.domain import JobState
 from broadway_api.store import open_store, records
 from broadway_api.store.sqlite_schema import VERSIONS
 from tests.contract.backends import SqliteBackend
-from tests.contract.scenarios import NOW, claim_on, created, jobs_of, new_run, success
+from tests.contract.scenarios import NOW, claim_on, created, jobs_of, running, success
 
 
-def made_by_version_2(backend: SqliteBackend) -> Job:
-    """A file with a running job, as that release left it."""
-    run, (job,) = new_run(1)
-    now = records.to_millis(NOW)
-    with closing(sqlite3.connect(backend.path)) as connection, connection:
-        for statements in VERSIONS[:2]:
+def write_earlier(path: Path, version: int, source: Path) -> None:
+    """Make a file as the release of that schema did, and put into it what it could have kept of another file."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection:
+        for statements in VERSIONS[:version]:
             connection.executescript(statements)
-        connection.execute(
-            "INSERT INTO runs (id, course, state, config, created_at, started_at) VALUES (?, ?, 'students', ?, ?, ?)",
-            (run.id, run.course, records.config_to_text(run.config), now, now),
-        )
-        connection.execute(
-            "INSERT INTO jobs (id, run_id, type, seq, student, state, rank, attempt, attempt_limit,"
-            " worker_id, lease_expires_at, queued_at, started_at)"
-            " VALUES (?, ?, 'student', 1, '{}', 'running', 1, 1, 3, 'w', ?, ?, ?)",
-            (job.id, run.id, now, now, now),
-        )
-    backend.set_schema_version(2)
-    return replace(job, worker_id="w", attempt=1)
+        connection.execute("ATTACH ? AS source", (str(source),))
+        for table in ("runs", "jobs", "workers"):
+            columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA main.table_info({table})"))
+            connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM source.{table}")  # noqa: S608
+        connection.execute(f"PRAGMA user_version = {version:d}")
+        connection.commit()
 
 
-async def test_a_file_from_before_there_were_results_is_brought_up_to_date(tmp_path: Path) -> None:
-    backend = SqliteBackend(tmp_path)
-    job = made_by_version_2(backend)
+@pytest.mark.parametrize("version", range(1, len(VERSIONS)))
+async def test_a_file_of_each_earlier_schema_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    new, backend = SqliteBackend(tmp_path / "new"), SqliteBackend(tmp_path / "earlier")
+    async with open_store(new.url) as store:
+        job = await running(store)
+    write_earlier(backend.path, version, new.path)
 
     async with open_store(backend.url) as store:
-        assert (await store.job(job.id)).score is None
+        assert await store.job(job.id) == job
         result = success(results={"score": 1, "max_score": 2, "tests": []})
         assert (await store.finish_job(claim_on(job), result, NOW)).job.score == 1
-        new = await created(store)
-        assert [waiting.state for waiting in await jobs_of(store, new)] == [JobState.WAITING]
+        run = await created(store)
+        assert [waiting.state for waiting in await jobs_of(store, run)] == [JobState.WAITING]
     assert backend.schema_version() == len(VERSIONS)
     async with open_store(backend.url) as store:
         assert (await store.job(job.id)).max_score == 2

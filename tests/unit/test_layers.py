@@ -37,7 +37,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "broadway_api.supervision": ("broadway_api.errors",),
     # Rules are pure.
-    "broadway_api.lifecycle": ("broadway_api.domain",),
+    "broadway_api.causes": ("broadway_api.domain",),
+    "broadway_api.lifecycle": ("broadway_api.domain", "broadway_api.causes"),
     "broadway_api.capabilities": ("broadway_api.domain",),
     "broadway_api.environment": ("broadway_api.domain", "broadway_api.errors"),
     "broadway_api.runconfig": ("broadway_api.domain",),
@@ -53,6 +54,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.wire": (
         *("broadway_api.domain", "broadway_api.results", "broadway_api.runconfig", "broadway_api.tenants"),
         "broadway_api.capabilities",
+        "broadway_api.distribution",
     ),
     "broadway_api.course_config": (
         *("broadway_api.errors", "broadway_api.json_body", "broadway_api.schemas", "broadway_api.tenants"),
@@ -80,6 +82,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.errors", "broadway_api.metrics", "broadway_api.monitoring", "broadway_api.outbox"),
         "broadway_api.waiting",
         *("broadway_api.cluster_tokens", "broadway_api.access", "broadway_api.tenancy"),
+        *("broadway_api.sessions", "broadway_api.views"),
         *("broadway_api.assignments", "broadway_api.named_workers"),
         "broadway_api.live_output",
     ),
@@ -113,6 +116,9 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "broadway_api.domain",
         *("broadway_api.errors", "broadway_api.tenants", "broadway_api.cluster_tokens", "broadway_api.store.port"),
     ),
+    "broadway_api.sessions": (
+        *("broadway_api.errors", "broadway_api.tenants", "broadway_api.access", "broadway_api.secret_box"),
+    ),
     "broadway_api.tenancy": (
         *("broadway_api.errors", "broadway_api.ids", "broadway_api.tenants", "broadway_api.access"),
         "broadway_api.store.port",
@@ -128,6 +134,11 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.lifecycle", "broadway_api.environment", "broadway_api.all_jobs", "broadway_api.tenants"),
         *("broadway_api.events", "broadway_api.settling", "broadway_api.known_runs", "broadway_api.store.port"),
         *("broadway_api.vault", "broadway_api.schemas"),
+    ),
+    "broadway_api.distribution": (),
+    "broadway_api.views": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.distribution"),
+        *("broadway_api.events", "broadway_api.known_runs", "broadway_api.tenants", "broadway_api.store.port"),
     ),
     "broadway_api.all_jobs": ("broadway_api.domain", "broadway_api.store.port"),
     "broadway_api.waiting": (
@@ -156,6 +167,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.tenants", "broadway_api.access", "broadway_api.failures", "broadway_api.metrics"),
         *("broadway_api.course_protocol*", "broadway_api.fleet"),
         *("broadway_api.live_tail", "broadway_api.live_wire"),
+        "broadway_api.sessions",
     ),
     # What routes take and answer, in OpenAPI's words.
     "broadway_api.openapi*": (
