@@ -39,7 +39,14 @@ def _become(program: str, options: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65_535), default=1470, show_default=True, help="Of the API.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=1470,
+    show_default=True,
+    envvar="BROADWAY_PORT",
+    help="Of the API; 0 takes a free one.",
+)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),

@@ -13,7 +13,7 @@ from broadway_grader.attacks.results import RESULTS
 from broadway_grader.attacks.self_test import at_once, carry_out
 from tests.attack.assaults import SLOTS, assault_on
 
-#: Should-holds that do not hold on the machines that the tests run on; SECURITY.md names each.
+#: Should-holds that do not hold on the machines that the tests run on; docs/security.md names each.
 KNOWN = {
     ("docker", "kernel-surface"),  # what an engine of this age allows
 }

@@ -36,12 +36,14 @@ def environment(api: ApiProcess | None, home: Path, **more: str) -> dict[str, st
 class Terminal:
     """A command on a pseudo terminal, for the length of a `with`."""
 
-    def __init__(self, *words: str, cwd: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, *words: str, cwd: Path, environment: Mapping[str, str], command: Sequence[str] = COMMAND
+    ) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 110, 0, 0))
         self.written = b""
         self._child = subprocess.Popen(
-            [*COMMAND, *words],
+            [*command, *words],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -78,6 +80,12 @@ class Terminal:
         while wanted not in self.text:
             assert self._read() or wanted in self.text, self.text
             assert time.monotonic() < deadline, self.text
+
+    def enter(self, text: str) -> None:
+        """Type something."""
+        data = text.encode()
+        while data:
+            data = data[os.write(self._master, data) :]
 
     def interrupt(self) -> None:
         """Ctrl-C, as the terminal does it."""
