@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from benchmarks.figures import Figure
 from benchmarks.peers.report import behind, figures
 from benchmarks.peers.systems import BROADWAY, PEERS
 from benchmarks.peers.trial import Trial
+from benchmarks.wire import CountedConnection
 
 #: Burns half a second of CPU time in a child of its own, waits for it, says so and stays.
 _PARENT = """
@@ -62,3 +64,23 @@ def test_a_comparison_says_where_broadway_is_behind() -> None:
     assert rate(figures(measured)).value == pytest.approx(1.25)
     assert rate(figures(measured)).passed is True
     assert "jobs/s" not in behind(measured)
+
+
+async def test_the_wire_is_counted_with_the_heads_of_segments() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.readline():
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + bytes(1000))
+            assert request == b"x" * 99 + b"\n"
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        _, connection = await asyncio.get_running_loop().create_connection(CountedConnection, "127.0.0.1", port)
+        for _ in range(5):
+            await connection.ask(b"x" * 99 + b"\n")
+            connection.note("asked")
+        connection.close()
+    ((what, (sent, received)),) = connection.noted().items()
+    assert what == "asked"
+    assert 100 + 52 <= sent <= 100 + 3 * 52  # the question, and up to two segments that only acknowledge
+    assert 1040 + 52 <= received <= 1040 + 3 * 52

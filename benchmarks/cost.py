@@ -1,0 +1,139 @@
+"""What a job costs, by where: CPU time, bytes on the wire, bytes on the disk. python -m benchmarks.cost [--quick]
+
+CPU time is that of the API and of mongod alone, not of those who ask. docs/scaling.md makes fleets of these figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from benchmarks.figures import Figure, main
+from benchmarks.load import Connection, Plan, ask_json, request, result_of
+from benchmarks.servers import TOKEN, load, start_run
+from benchmarks.subjects import STORES, Subject, on_sqlite
+from benchmarks.wire import CountedConnection
+
+JOBS, QUICK_JOBS = 5_000, 500
+
+#: Requests whose bytes are counted one by one.
+COUNTED = 20
+
+#: Connections that send heartbeats at a time.
+AT_ONCE = 16
+
+
+async def measure(quick: bool) -> list[Figure]:
+    """All of it, on both stores."""
+    jobs = QUICK_JOBS if quick else JOBS
+    figures: list[Figure] = []
+    async with on_sqlite() as subject:
+        figures += await _on_the_wire(subject)
+    for on_store in STORES:
+        async with on_store() as subject:
+            figures += [*await _of_jobs(subject, jobs), *await _of_heartbeats(subject, jobs)]
+    return figures
+
+
+async def _on_the_wire(subject: Subject) -> list[Figure]:
+    """Bytes between a worker and the API, medians: neither depends on the store."""
+    await start_run(subject.server, COUNTED)
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(CountedConnection, "127.0.0.1", subject.server.port)
+    path = "/api/v1/worker_register"
+    worker = (await ask_json(connection, "POST", path, {"hostname": "benchmark"}, token=TOKEN))["worker_id"]
+    for _ in range(COUNTED):
+        _, answer = await connection.ask(request("GET", "/api/v1/grading_job", token=TOKEN, worker=worker))
+        job = json.loads(answer)["data"]
+        connection.note("claim")
+        running = {"running": [{"job_id": job["job_id"], "attempt": job["attempt"]}]}
+        await ask_json(connection, "POST", "/api/v1/heartbeat", running, token=TOKEN, worker=worker)
+        connection.note("heartbeat")
+        path, result = f"/api/v1/grading_job/{job['job_id']}", result_of(job)
+        await ask_json(connection, "POST", path, result, token=TOKEN, worker=worker)
+        connection.note("report with 1 KB of log")
+    connection.close()
+    return [
+        Figure(
+            what=f"on the wire, {what}", value=sent + received, unit="bytes", note=f"{sent} to the API, {received} back"
+        )
+        for what, (sent, received) in connection.noted().items()
+    ]
+
+
+async def _of_jobs(subject: Subject, jobs: int) -> list[Figure]:
+    """A run: handed in, drained by 16 workers that ask for one job at a time."""
+    plan = Plan(port=subject.server.port, token=TOKEN, do="drain", workers=AT_ONCE, together=False)
+    stored, written, exchanged = subject.stored(), _written(subject), subject.exchanged()
+    cpu = [subject.cpu()]
+    await start_run(subject.server, jobs)
+    cpu.append(subject.cpu())
+    done = await load(plan)
+    cpu.append(subject.cpu())
+    if done.jobs != jobs:
+        raise RuntimeError(f"{done.jobs} of {jobs} jobs were drained")
+    exchanged = subject.exchanged() - exchanged
+    growth = {what: size - stored[what] for what, size in subject.stored().items()}
+    return [
+        *_cpu_figures(f"{subject.name}, a job handed in", cpu[0], cpu[1], jobs),
+        *_cpu_figures(f"{subject.name}, a job claimed and reported", cpu[1], cpu[2], jobs),
+        Figure(
+            what=f"{subject.name}, kept of a job",
+            value=sum(growth.values()) / jobs,
+            unit="bytes",
+            note=", ".join(f"{what} {size / jobs:.0f}" for what, size in growth.items()),
+        ),
+        Figure(
+            what=f"{subject.name}, written to the disk for a job",
+            value=(_written(subject) - written) / jobs / 1024,
+            unit="KiB",
+            note="each answer waits for its commit",
+        ),
+        *(
+            [Figure(what=f"{subject.name}, between API and store, a job", value=exchanged / jobs / 1024, unit="KiB")]
+            if exchanged
+            else []
+        ),
+    ]
+
+
+async def _of_heartbeats(subject: Subject, heartbeats: int) -> list[Figure]:
+    """Heartbeats of workers that run nothing, as fast as they are answered."""
+    connections = [await Connection.open(subject.server.port) for _ in range(AT_ONCE)]
+
+    async def beat(connection: Connection) -> None:
+        path = "/api/v1/worker_register"
+        worker = (await ask_json(connection, "POST", path, {"hostname": "benchmark"}, token=TOKEN))["worker_id"]
+        body = json.dumps({"running": []}).encode()
+        heartbeat = request("POST", "/api/v1/heartbeat", token=TOKEN, worker=worker, body=body)
+        for _ in range(heartbeats // AT_ONCE):
+            await connection.ask(heartbeat)
+
+    before = subject.cpu()
+    await asyncio.gather(*map(beat, connections))
+    after = subject.cpu()
+    for connection in connections:
+        connection.close()
+    return _cpu_figures(f"{subject.name}, a heartbeat", before, after, heartbeats)
+
+
+def _cpu_figures(what: str, before: dict[str, float], after: dict[str, float], number: int) -> list[Figure]:
+    return [
+        Figure(what=f"{what}, CPU of {process}", value=1000 * (after[process] - used) / number, unit="ms")
+        for process, used in before.items()
+    ]
+
+
+def _written(subject: Subject) -> int:
+    """Bytes that its processes have sent to the disk so far."""
+    return sum(_io(pid)["write_bytes"] for pid in subject.pids.values())
+
+
+def _io(pid: int) -> dict[str, int]:
+    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    return {name: int(value) for name, value in (line.split(": ") for line in lines)}
+
+
+if __name__ == "__main__":
+    main(measure)
