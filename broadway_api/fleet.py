@@ -6,16 +6,13 @@ import asyncio
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from broadway_api import environment, ids, lifecycle
-from broadway_api.all_jobs import all_jobs
-from broadway_api.domain import Claim, Job, JobState, JobType, Reason, Result, RunConfig, Worker, WorkerState
-from broadway_api.errors import ClaimLost, JobNotFound, SecretKeyMismatch, UnknownWorker
+from broadway_api import ids, lifecycle
+from broadway_api.domain import Claim, FinishedJob, Job, JobState, Reason, Result, Worker, WorkerState
+from broadway_api.errors import ClaimLost, JobNotFound, UnknownWorker
 from broadway_api.events import WakeUps
+from broadway_api.handouts import Handout, Handouts, SecretsUnavailable
 from broadway_api.known_runs import KnownRuns
 from broadway_api.policy import Policy
 from broadway_api.settling import Settler
@@ -27,18 +24,6 @@ logger = logging.getLogger(__name__)
 
 #: Workers of which is kept at hand what never changes of them.
 KNOWN_WORKERS = 4_096
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Handout:
-    """A claimed job with what its worker needs to run it."""
-
-    job: Job
-    config: RunConfig
-    envs: tuple[Mapping[str, str], ...] = field(repr=False)  # one per stage
-    secrets: tuple[Sequence[str], ...]  # one per stage: the names in its env whose values must not be told
-    roster: Sequence[Any] | None  # pre- and post-processing jobs only
-    ended: Sequence[Job] | None  # the students' jobs, in roster order; post-processing jobs only
 
 
 class Fleet:
@@ -60,8 +45,7 @@ class Fleet:
     ) -> None:
         self._store = store
         self._policy = policy
-        self._known = known
-        self._vault = vault
+        self._handouts = Handouts(store, known, vault)
         self._settler = settler
         self._wake_ups = wake_ups
         self._now = now
@@ -135,12 +119,8 @@ class Fleet:
         deadline = asyncio.get_running_loop().time() + wait
         while True:
             with self._wake_ups.place(labels) as woken:
-                jobs = await self._store.claim_jobs(worker_id, slots, self._now(), self._policy.lease, holding=holding)
-                handouts = [handout for job in jobs if (handout := await self._handout_or_fail(job, worker_id))]
-                if handouts:
+                if handouts := await self._hand_out(worker_id, slots, holding):
                     return handouts
-                if jobs:
-                    continue  # none of them can be run; there may be others
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0 or self._wake_ups.closed:
                     return []
@@ -155,14 +135,61 @@ class Fleet:
         Repeating it gets the same answer. Raises ClaimLost, JobNotFound, UnknownWorker.
         """
         await self.check_owner(claim.worker_id, by)
-        return await self._accept(claim, result)
+        (outcome,) = await self._accept([(claim, result)])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
-    async def _accept(self, claim: Claim, result: Result) -> JobState:
-        try:
-            finished = await self._store.finish_job(claim, result, self._now())
-        except (ClaimLost, JobNotFound):
-            await self._store.worker(claim.worker_id)  # a worker that must register again is told that first
-            raise
+    async def exchange(
+        self,
+        worker_id: str,
+        results: Sequence[tuple[Claim, Result]],
+        slots: int,
+        holding: Sequence[str],
+        *,
+        by: Principal,
+    ) -> tuple[list[JobState | ClaimLost | JobNotFound], list[Handout]]:
+        """Accept a worker's results, each for itself as `finish` does, and hand out up to `slots` new jobs, if any.
+
+        Both go to the store at the same time, and nothing is waited for: whoever gets no job here had better poll.
+        Raises UnknownWorker.
+        """
+        await self.check_owner(worker_id, by)
+        if not slots:
+            return await self._accept(results), []
+        # The claim may overtake the results: what they are about is held as long as it is not known to be over.
+        held = [*holding, *(claim.job_id for claim, _ in results)]
+        return await asyncio.gather(self._accept(results), self._hand_out(worker_id, slots, held))
+
+    async def _hand_out(self, worker_id: str, slots: int, holding: Sequence[str]) -> list[Handout]:
+        """Up to `slots` jobs, without waiting for any. Raises UnknownWorker."""
+        while True:
+            jobs = await self._store.claim_jobs(worker_id, slots, self._now(), self._policy.lease, holding=holding)
+            handouts = [handout for job in jobs if (handout := await self._handout_or_fail(job, worker_id))]
+            if handouts or not jobs:
+                return handouts  # else none of them can be run; there may be others
+
+    async def _accept(self, results: Sequence[tuple[Claim, Result]]) -> list[JobState | ClaimLost | JobNotFound]:
+        answers = await self._store.finish_jobs(results, self._now())
+        for refusal in answers:
+            if isinstance(refusal, ClaimLost | JobNotFound):
+                await self._store.worker(results[0][0].worker_id)  # who must register again is told that first
+                break
+        over: dict[str, None] = {}
+        outcomes: list[JobState | ClaimLost | JobNotFound] = []
+        for (claim, result), answer in zip(results, answers, strict=True):
+            if isinstance(answer, FinishedJob):
+                outcomes.append(await self._note(claim, result, answer))
+                if answer.phase_over and not answer.repeated:
+                    over[answer.job.run_id] = None
+            else:
+                outcomes.append(answer)
+        for run_id in over:
+            await self._settler.settle_or_leave(run_id)
+        return outcomes
+
+    async def _note(self, claim: Claim, result: Result, finished: FinishedJob) -> JobState:
+        """Tell whom it concerns that a result was accepted; return the state that it led to."""
         job = finished.job
         if finished.repeated:
             return lifecycle.state_after_attempt(job, claim.worker_id, claim.attempt)
@@ -171,8 +198,6 @@ class Fleet:
             await self._note_fault(job, claim.worker_id, result.reason)
         if job.state is JobState.QUEUED:
             self._wake_ups.jobs_queued({job.requirement: 1})
-        if finished.phase_over:
-            await self._settler.settle_or_leave(job.run_id)
         return job.state
 
     async def check_owner(self, worker_id: str, by: Principal) -> None:
@@ -204,50 +229,16 @@ class Fleet:
             logger.warning("worker %s (%s) is in quarantine: %s", worker_id, worker.hostname, reason)
 
     async def _handout_or_fail(self, job: Job, worker_id: str) -> Handout | None:
-        """The job for its worker; None if its secrets cannot be had any more, which ends it: waiting brings nothing."""
-        config = await self._known.config(job.run_id)
-        names = {name for stage in config.pipeline(job.type) for name in stage.secrets.values()}
+        """The job for its worker; None if that cannot be, which ends the job."""
         try:
-            secrets = await self._vault.values(await self._known.course(job.run_id), names) if names else {}
-        except SecretKeyMismatch as error:
-            secrets, problem = {}, str(error)
-        else:
-            missing = ", ".join(sorted(names - secrets.keys()))
-            problem = missing and f"secrets were deleted since the run was created: {missing}; set them, and retry"
-        if not problem:
-            return await self._handout(job, config, secrets)
-        logger.warning("job %s of run %s cannot be handed out: %s", job.id, job.run_id, problem)
-        info = {"reason": Reason.SECRET_UNAVAILABLE.value, "message": problem}
-        with suppress(ClaimLost):  # it was cancelled this very moment
-            await self._accept(
-                Claim(job_id=job.id, worker_id=worker_id, attempt=job.attempt),
-                Result(success=False, reason=Reason.SECRET_UNAVAILABLE, info=(info,)),
-            )
-        return None
-
-    async def _handout(self, job: Job, config: RunConfig, secrets: Mapping[str, str]) -> Handout:
-        reserved = {"GRADING_RUN_ID": job.run_id, "GRADING_JOB_ID": job.id}
-        roster: Sequence[Any] | None = None
-        ended: list[Job] | None = None
-        if job.type is JobType.PRE_PROCESSING:
-            roster = await self._store.roster(job.run_id)
-        elif job.type is JobType.POST_PROCESSING:
-            ended = [other async for other in all_jobs(self._store, job.run_id) if other.type is JobType.STUDENT]
-            roster = [student.student for student in ended]
-        return Handout(
-            job=job,
-            config=config,
-            envs=tuple(
-                environment.resolve(environment.merge(config.env, stage.env, job.student), reserved, secrets)
-                for stage in config.pipeline(job.type)
-            ),
-            secrets=tuple(
-                sorted(stage.secrets.keys() - (job.student or {}).keys() - reserved.keys())
-                for stage in config.pipeline(job.type)
-            ),
-            roster=roster,
-            ended=ended,
-        )
+            return await self._handouts.of(job)
+        except SecretsUnavailable as problem:
+            logger.warning("job %s of run %s cannot be handed out: %s", job.id, job.run_id, problem)
+            info = {"reason": Reason.SECRET_UNAVAILABLE.value, "message": str(problem)}
+            claim = Claim(job_id=job.id, worker_id=worker_id, attempt=job.attempt)
+            # It may be refused, if the job was cancelled this very moment.
+            await self._accept([(claim, Result(success=False, reason=Reason.SECRET_UNAVAILABLE, info=(info,)))])
+            return None
 
     async def workers(self) -> list[tuple[Worker, list[str], WorkerState]]:
         """Every registered worker, the jobs that it holds, and what it is up to."""

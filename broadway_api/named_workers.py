@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from broadway_api import capabilities
 from broadway_api.domain import Claim, JobState, Result, Worker
 from broadway_api.errors import UnknownWorker, WorkerNameTaken
-from broadway_api.fleet import Fleet, Handout
+from broadway_api.fleet import Fleet
+from broadway_api.handouts import Handout
 from broadway_api.policy import Policy
 from broadway_api.store.port import Store
 from broadway_api.tenants import Principal

@@ -239,6 +239,27 @@ RESULT: Schema = {
     },
 }
 
+#: What one worker reports at a time: as many as it may hold.
+RESULTS: Schema = {
+    "title": "JobResults",
+    "type": "object",
+    "required": ["results"],
+    "properties": {
+        "results": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 1_024,
+            "items": RESULT
+            | {
+                "title": "NamedJobResult",
+                "required": ["job_id", "success"],
+                "properties": {"job_id": ID} | RESULT["properties"],
+            },
+        }
+    },
+    "additionalProperties": False,
+}
+
 
 def env_schema(policy: Policy) -> Schema:
     """The environment of a run, a stage or a student."""

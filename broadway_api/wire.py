@@ -70,6 +70,17 @@ def result_from_json(data: Mapping[str, Any]) -> Result:
     )
 
 
+def results_from_json(data: Mapping[str, Any], worker_id: str) -> list[tuple[Claim, Result]]:
+    """Several results, each with the claim that it ends."""
+    return [
+        (
+            Claim(job_id=entry["job_id"], worker_id=worker_id, attempt=entry.get("attempt")),
+            result_from_json(entry),
+        )
+        for entry in data["results"]
+    ]
+
+
 def _take_results(infos: Sequence[Json]) -> tuple[Json | None, dict[int, list[dict[str, str]]]]:
     """The results that are valid, the last ones if there are several, and by stage what is wrong with the others."""
     valid: Json | None = None

@@ -296,13 +296,14 @@ class ApiHandler(RequestHandler):
         self.set_status(status, *(("Queue Empty",) if status == self.queue_empty_code else ()))
         self.finish({"status": "fail", "data": {"message": message, **facts}})
 
+    def status_of(self, error: BaseException | None) -> int | None:
+        """What a refusal is in HTTP; None for anything else."""
+        return next((status for kind, status in self.status_codes if isinstance(error, kind)), None)
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every error's answer; Tornado calls it with the exception at hand."""
         error = kwargs.get("exc_info", (None, None, None))[1]
-        for kind, status in self.status_codes:
-            if isinstance(error, kind):
-                status_code = status
-                break
+        status_code = self.status_of(error) or status_code
         if not self._reads_body:  # Tornado hangs up, not to read on; a client that is told opens a new connection
             self.set_header("Connection", "close")
         if status_code == 401:

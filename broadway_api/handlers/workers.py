@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 from broadway_api import wire
-from broadway_api.domain import Claim
-from broadway_api.errors import Fault, InvalidInput, JobNotFound
+from broadway_api.domain import Claim, JobState
+from broadway_api.errors import Fault, InvalidInput, JobNotFound, Rejected
 from broadway_api.handlers.base import READERS, WORKERS, ApiHandler, WorkerHandler, refuse
 from broadway_api.handlers.course_protocol.base import give_job
-from broadway_api.schemas import HEARTBEAT, REGISTRATION, RESULT, Validator
+from broadway_api.handouts import Handout
+from broadway_api.schemas import HEARTBEAT, REGISTRATION, RESULT, RESULTS, Validator
 
 #: Seconds that a poll is held at most, whatever it prefers: proxies give up on what is silent for longer.
 MAX_WAIT = 60
@@ -20,6 +21,7 @@ MAX_WAIT = 60
 _registration = Validator(REGISTRATION)
 _heartbeat = Validator(HEARTBEAT)
 _result = Validator(RESULT)
+_results = Validator(RESULTS)
 _object = Validator({"type": "object"})
 _wait_preference = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d+)\"?\s*(?=$|[,;])", re.IGNORECASE)
 
@@ -60,15 +62,23 @@ class HeartbeatHandler(WorkerHandler):
         self.succeed({"lost": lost} | ({"followed": followed} if followed else {}))
 
 
-class ClaimHandler(WorkerHandler):
-    """The queue's end."""
+class ClaimingHandler(WorkerHandler):
+    """What calls have in common that hand out jobs: how many, and which ones the worker holds."""
 
-    async def get(self) -> None:
-        slots = self.integer_argument("slots", None, least=1, most=1_024)
-        wait = self._preferred_wait()
-        claiming = self.service.fleet.claim(self.worker_id, slots or 1, self._holding(), wait, by=self.principal)
-        handouts = await self.while_connected(claiming)
-        jobs = [
+    def slots(self) -> int | None:
+        """How many jobs the worker asks for; None if it does not say."""
+        return self.integer_argument("slots", None, least=1, most=1_024)
+
+    def holding(self) -> list[str]:
+        """The jobs that the worker knows it holds."""
+        held = [job_id for job_id in self.get_query_argument("holding", "").split(",") if job_id]
+        if len(held) > 1_024:
+            refuse("holding", "more than 1,024 jobs")
+        return [self.checked_id(job_id, "holding") for job_id in held]
+
+    def handed_out(self, handouts: Sequence[Handout]) -> list[wire.Json]:
+        """Jobs as their worker gets them."""
+        return [
             wire.handout_to_json(
                 handout.job,
                 handout.config,
@@ -80,6 +90,16 @@ class ClaimHandler(WorkerHandler):
             )
             for handout in handouts
         ]
+
+
+class ClaimHandler(ClaimingHandler):
+    """The queue's end: jobs go out there, and results come in."""
+
+    async def get(self) -> None:
+        slots = self.slots()
+        wait = self._preferred_wait()
+        claiming = self.service.fleet.claim(self.worker_id, slots or 1, self.holding(), wait, by=self.principal)
+        jobs = self.handed_out(await self.while_connected(claiming))
         if not jobs:
             self.fail(self.queue_empty_code, "the queue is empty")
         elif slots is None:
@@ -87,11 +107,27 @@ class ClaimHandler(WorkerHandler):
         else:
             self.succeed({"jobs": jobs})
 
-    def _holding(self) -> list[str]:
-        held = [job_id for job_id in self.get_query_argument("holding", "").split(",") if job_id]
-        if len(held) > 1_024:
-            refuse("holding", "more than 1,024 jobs")
-        return [self.checked_id(job_id, "holding") for job_id in held]
+    async def post(self) -> None:
+        slots, holding = self.slots(), self.holding()
+        reported = await self.json_body(_results, mend_text=True)
+        if reported is None:
+            raise InvalidInput([Fault(path="$", message="the body is empty; send the jobs' results")])
+        results = await self.aside(wire.results_from_json, reported, self.worker_id)
+        outcomes, handouts = await self.service.fleet.exchange(
+            self.worker_id, results, slots or 0, holding, by=self.principal
+        )
+        answer = {
+            "results": [
+                self._outcome(claim.job_id, outcome) for (claim, _), outcome in zip(results, outcomes, strict=True)
+            ]
+        }
+        self.succeed(answer if slots is None else answer | {"jobs": self.handed_out(handouts)})
+
+    def _outcome(self, job_id: str, outcome: JobState | Rejected) -> wire.Json:
+        """What became of one result of several; a refusal has the status that it would be answered with by itself."""
+        if isinstance(outcome, Rejected):
+            return {"job_id": job_id, "status": self.status_of(outcome), "message": str(outcome)}
+        return {"job_id": job_id, "state": outcome}
 
     def _preferred_wait(self) -> int:
         """Seconds out of `Prefer: wait=20` (RFC 7240); what makes no sense there is not a fault, but ignored."""
@@ -103,7 +139,7 @@ class ClaimHandler(WorkerHandler):
         return wait
 
 
-class JobHandler(WorkerHandler):
+class JobHandler(ClaimingHandler):
     """One job: a worker posts what came of it, its course may ask how it is."""
 
     allowed: ClassVar = {"POST": WORKERS, "GET": READERS | WORKERS}
@@ -139,11 +175,17 @@ class JobHandler(WorkerHandler):
 
     async def post(self, job_id: str) -> None:
         self.checked_id(job_id, "grading job id")
+        slots, holding = self.slots(), self.holding()
         data = await self._reported()
         claim = Claim(job_id=job_id, worker_id=self.worker_id, attempt=data.get("attempt"))
         result = await self.aside(wire.result_from_json, data)
-        state = await self.service.fleet.finish(claim, result, by=self.principal)
-        self.succeed({"job_id": job_id, "state": state})
+        (outcome,), handouts = await self.service.fleet.exchange(
+            self.worker_id, [(claim, result)], slots or 0, holding, by=self.principal
+        )
+        if isinstance(outcome, Exception):
+            raise outcome
+        answer: wire.Json = {"job_id": job_id, "state": outcome}
+        self.succeed(answer if slots is None else answer | {"jobs": self.handed_out(handouts)})
 
     async def _reported(self) -> Mapping[str, Any]:
         """The result, taken out of the wrapping that the specification prints around it."""

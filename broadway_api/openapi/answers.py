@@ -196,7 +196,6 @@ HEARD = shape(
     optional=("followed",),
 )
 OUTPUT_TAKEN = shape("OutputTaken", {"followed": _NAMES})
-REPORTED = shape("Reported", {"job_id": ID, "state": JOB_STATE})
 HANDED_BACK = shape("HandedBack", {"handed_back": list_of(ID)})
 WORKER_NAMED = shape("WorkerNamed", {"worker_id": ID})
 WORKER_LIST = shape(
@@ -256,6 +255,29 @@ CLAIMED_JOB = shape(
     optional=("students", "student_jobs"),
 )
 CLAIMED_JOBS = shape("ClaimedJobs", {"jobs": list_of(CLAIMED_JOB)})
+
+_NEXT_JOBS = list_of(CLAIMED_JOB) | {"description": "with `?slots=` only: the next jobs, perhaps none"}
+REPORTED = shape("Reported", {"job_id": ID, "state": JOB_STATE, "jobs": _NEXT_JOBS}, optional=("jobs",))
+REPORTED_JOBS = shape(
+    "ReportedJobs",
+    {
+        "results": list_of(
+            shape(
+                "ReportedJob",
+                {
+                    "job_id": ID,
+                    "state": JOB_STATE,
+                    "status": {"enum": [404, 409], "description": "of a result that was refused"},
+                    "message": TEXT | {"description": "why it was refused"},
+                },
+                optional=("state", "status", "message"),
+            )
+        )
+        | {"description": "in the order in which they were sent"},
+        "jobs": _NEXT_JOBS,
+    },
+    optional=("jobs",),
+)
 
 DELIVERY_LIST = shape(
     "DeliveryList",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broadway_api.openapi import answers
 from broadway_api.openapi.model import Access, Answer, Context, Operation, Parameter, Paths
-from broadway_api.schemas import HEARTBEAT, ID, REGISTRATION, RESULT, Schema
+from broadway_api.schemas import HEARTBEAT, ID, REGISTRATION, RESULT, RESULTS, Schema
 
 _REGISTERED = {200: Answer(description="registered", data=answers.REGISTERED)}
 _THIS_JOB = {"job_id": "$response.body#/data/job_id"}
@@ -16,6 +16,19 @@ _WRAPPED_RESULT: Schema = {
     "required": ["data"],
     "properties": {"status": {}, "data": RESULT},
 }
+
+_HOLDING = Parameter(
+    name="holding",
+    description="jobs that the worker knows it holds; others that it was given come again",
+    schema={"type": "array", "items": ID, "maxItems": 1_024},
+)
+
+#: Of calls that bring results.
+_NEXT = Parameter(
+    name="slots",
+    description="also take up to so many jobs off the queue, answered as `jobs`; it is not waited for them",
+    schema={"type": "integer", "minimum": 1, "maximum": 1_024},
+)
 
 
 def paths(context: Context) -> Paths:
@@ -68,11 +81,7 @@ def paths(context: Context) -> Paths:
                         description="up to so many jobs, answered as `jobs`; left out: one job, answered as it is",
                         schema={"type": "integer", "minimum": 1, "maximum": 1_024},
                     ),
-                    Parameter(
-                        name="holding",
-                        description="jobs that the worker knows it holds; others that it was given come again",
-                        schema={"type": "array", "items": ID, "maxItems": 1_024},
-                    ),
+                    _HOLDING,
                     Parameter(
                         name="Prefer",
                         description="`wait=20` holds the request so many seconds, at most 60, until there is work",
@@ -90,12 +99,23 @@ def paths(context: Context) -> Paths:
                 refusals={context.queue_empty_code: "the queue is empty"},
                 links=dict.fromkeys(("reportJob", "getJob", "getJobLog"), _THIS_JOB),
             ),
+            "post": Operation(
+                id="reportJobs",
+                summary="Report what came of several jobs, and take the next ones",
+                description="Each result is taken or refused for itself.",
+                access=Access.WORKER,
+                parameters=(_NEXT, _HOLDING),
+                body=RESULTS,
+                answers={200: Answer(description="what became of each result", data=answers.REPORTED_JOBS)},
+                links={"claimJobs": {}},
+            ),
         },
         "/api/v1/grading_job/{job_id}": {
             "post": Operation(
                 id="reportJob",
                 summary="Report what came of a job",
                 access=Access.WORKER,
+                parameters=(_NEXT, _HOLDING),
                 body={"anyOf": [RESULT, _WRAPPED_RESULT]},
                 answers={200: Answer(description="taken, now or before", data=answers.REPORTED)},
                 refusals={404: "no job has this id", 409: "the worker does not hold the job at this attempt"},

@@ -69,11 +69,15 @@ class Scene:
         answer = await self.ask("GET", "grading_job", worker=True, params=params or None)
         wanted = sample(expected)
         jobs = answer["data"].get("jobs", [answer["data"]])
-        for job, like in zip(jobs, wanted["data"].get("jobs", [wanted["data"]]), strict=True):
-            for stage in like["stages"]:  # the ids in the environment are this run's
-                stage["env"] |= {"GRADING_RUN_ID": self.run_id, "GRADING_JOB_ID": job["job_id"]}
-        assert_like(wanted, answer)
+        assert_like(self.with_ids(wanted, *jobs), answer)
         return answer["data"]
+
+    def with_ids(self, wanted: Any, *jobs: Any) -> Any:
+        """A sample whose jobs have the ids of this run, and theirs, in their environments."""
+        for job, like in zip(jobs, wanted["data"].get("jobs", [wanted["data"]]), strict=True):
+            for stage in like["stages"]:
+                stage["env"] |= {"GRADING_RUN_ID": self.run_id, "GRADING_JOB_ID": job["job_id"]}
+        return wanted
 
     async def report(self, job: dict[str, Any], body: str, answer: str, **changes: Any) -> None:
         got = await self.ask("POST", f"grading_job/{job['job_id']}", sample(body) | changes, worker=True)
@@ -129,6 +133,27 @@ async def test_a_student_job_alone(api: Api) -> None:
     assert_like(sample("workers_answer")["data"]["workers"], listed)
     assert_like(sample("deregister_answer"), await scene.ask("DELETE", f"worker/{scene.worker}"))
     assert listed[0]["running"] == [job["job_id"]]
+
+
+async def test_results_that_bring_the_next_jobs(api: Api) -> None:
+    scene = Scene(api)
+    await scene.begin()
+    await scene.ask("POST", f"grading_run/{scene.run_id}")
+    await scene.report(await scene.claim("claim_answer_pre_processing"), "result_request", "result_answer")
+    first, next_one = await scene.claim("claim_answer"), {"slots": 1}
+    path = f"grading_job/{first['job_id']}"
+    got = await scene.ask("POST", path, sample("result_request"), worker=True, params=next_one)
+    (second,) = got["data"]["jobs"]
+    assert_like(scene.with_ids(sample("result_answer_next"), second), got)
+
+    sent, wanted = sample("results_request"), sample("results_answer")
+    sent["results"][0]["job_id"], sent["results"][1]["job_id"] = first["job_id"], second["job_id"]
+    lost = wanted["data"]["results"][1]
+    for placeholder, id_ in (("697dd0a80a1b2c3d4e5f6099", scene.worker), (lost["job_id"], second["job_id"])):
+        lost["message"] = lost["message"].replace(placeholder, id_)
+    got = await scene.ask("POST", "grading_job", sent, worker=True, params=next_one)
+    assert_like(wanted, got)
+    assert [result["job_id"] for result in got["data"]["results"]] == [first["job_id"], second["job_id"]]
 
 
 async def test_a_wrapped_result_of_a_classic_grader(api: Api) -> None:

@@ -51,6 +51,7 @@ MAY = {
     "POST /api/v1/grader_register": "worker",
     "POST /api/v1/heartbeat": "worker",
     "GET /api/v1/grading_job": "worker",
+    "POST /api/v1/grading_job": "worker",
     "POST /api/v1/grading_job/{job_id}": "worker",
     "DELETE /api/v1/worker/{worker_id}": "worker",
     "GET /api/v1/workers": "",

@@ -93,7 +93,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "broadway_api.named_workers": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.capabilities"),
-        *("broadway_api.fleet", "broadway_api.tenants", "broadway_api.store.port"),
+        *("broadway_api.fleet", "broadway_api.handouts", "broadway_api.tenants", "broadway_api.store.port"),
     ),
     # What running jobs print.
     "broadway_api.live_tail": (),
@@ -129,9 +129,13 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.all_jobs", "broadway_api.tenants", "broadway_api.access", "broadway_api.store.port"),
         *("broadway_api.vault", "broadway_api.schemas", "broadway_api.waiting"),
     ),
+    "broadway_api.handouts": (
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.environment", "broadway_api.all_jobs"),
+        *("broadway_api.known_runs", "broadway_api.vault", "broadway_api.store.port"),
+    ),
     "broadway_api.fleet": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
-        *("broadway_api.lifecycle", "broadway_api.environment", "broadway_api.all_jobs", "broadway_api.tenants"),
+        *("broadway_api.lifecycle", "broadway_api.tenants", "broadway_api.handouts"),
         *("broadway_api.events", "broadway_api.settling", "broadway_api.known_runs", "broadway_api.store.port"),
         *("broadway_api.vault", "broadway_api.schemas"),
     ),
@@ -165,7 +169,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.json_body", "broadway_api.schemas", "broadway_api.wire", "broadway_api.intake"),
         *("broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
         *("broadway_api.tenants", "broadway_api.access", "broadway_api.failures", "broadway_api.metrics"),
-        *("broadway_api.course_protocol*", "broadway_api.fleet"),
+        *("broadway_api.course_protocol*", "broadway_api.handouts"),
         *("broadway_api.live_tail", "broadway_api.live_wire"),
         "broadway_api.sessions",
     ),

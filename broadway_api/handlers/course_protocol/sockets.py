@@ -17,10 +17,10 @@ from broadway_api.course_protocol import jobs
 from broadway_api.course_protocol.shapes import JOB_RESULT, MESSAGE, WORKER
 from broadway_api.domain import Claim, Reason, Result, Worker
 from broadway_api.errors import ClaimLost, JobNotFound, Rejected, StoreUnavailable, UnknownWorker, WorkerNameTaken
-from broadway_api.fleet import Handout
 from broadway_api.handlers import headers
 from broadway_api.handlers.course_protocol.base import GRADERS, NAME, Unauthorized, admitted
 from broadway_api.handlers.shared import Shared
+from broadway_api.handouts import Handout
 from broadway_api.schemas import Validator
 from broadway_api.tenants import Principal
 
