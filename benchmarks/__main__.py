@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, read, table
 
 #: The modules that `make bench` runs, in this order.
-BENCHMARKS: tuple[str, ...] = ("dispatch", "cost", "fleet")
+BENCHMARKS: tuple[str, ...] = ("dispatch", "cost", "fleet", "queue")
 
 
 def main() -> int:

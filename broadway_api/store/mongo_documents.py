@@ -7,6 +7,7 @@ MongoDB would read as operators.
 |---|---|
 | `runs` | a run; `unsettled` from its start until nothing is left to do, then `settled`,
   `generation`: how often it was retried, `retry`: which jobs are still to be made to wait for that,
+  `openings`: which ranks the jobs of each type got, `withdrawn`: those are being cancelled,
   `idempotency` if it was made with a key |
 | `jobs` | a job; `ended` repeats what `state` says, so that a live job never moves within the index that finds it |
 | `logs` | a piece of a stage's output, see `mongo_logs` |
@@ -15,6 +16,7 @@ MongoDB would read as operators.
 | `secrets` | a course's secret, sealed |
 | `deliveries` | what a webhook is told; `due_at` until it was heard or given up |
 | `courses` | a flow, see `turns`: the last rank it was given |
+| `frontiers` | how far jobs of one requirement and priority were handed out, see `places` |
 | `meta` | `schema`: this schema's version; `queue`: the queue's virtual times; `ping`: the last test of writing;
   `bell`: rung when jobs were queued; `directory`: all courses and tokens |
 """

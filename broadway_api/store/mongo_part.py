@@ -14,6 +14,8 @@ from broadway_api.store.mongo_broadcast import MongoBroadcast
 from broadway_api.store.mongo_documents import outcome, worker_from_document
 from broadway_api.store.mongo_engine import Collection, Document, MongoEngine
 from broadway_api.store.mongo_logs import MongoLogs
+from broadway_api.store.mongo_openings import MongoOpenings
+from broadway_api.store.mongo_places import MongoPlaces
 from broadway_api.store.mongo_ranks import MongoRanks
 
 #: A worker that nothing speaks against.
@@ -36,6 +38,8 @@ class MongoPart:
         self._bell = MongoBell(engine)
         self._broadcast = MongoBroadcast(engine)
         self._ranks = MongoRanks(self._jobs, self._workers, engine.collection("courses"), self._meta)
+        self._openings = MongoOpenings(self._jobs, self._runs, self._ranks)
+        self._places = MongoPlaces(self._jobs, self._runs, engine.collection("frontiers"))
 
     async def _see(self, worker_id: str, now: datetime, *, asked: bool = False) -> Worker:
         """Note that the worker was heard of; a clock that was set back does not make it look silent."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from broadway_api.domain import CourseQueue, Job, JobState, JobType
 from broadway_api.store.mongo_documents import BY_FAIRNESS, BY_STATE, BY_URGENCY, job_from_document
 from broadway_api.store.mongo_engine import Document, MongoEngine, translate_errors
 from broadway_api.store.mongo_part import MongoPart, exists
-from broadway_api.store.places import Place, Stretch, stretches
+from broadway_api.store.places import Place
 from broadway_api.store.turns import Turns
 
 _URGENT = (BY_URGENCY, [("priority", -1), ("rank", 1), ("_id", 1)])
@@ -36,6 +36,7 @@ class MongoQueue(MongoPart):
     def __init__(self, engine: MongoEngine) -> None:
         super().__init__(engine)
         self._turns = Turns()
+        self._handing_out = asyncio.Lock()
 
     async def claim_jobs(
         self, worker_id: str, n: int, now: datetime, lease: timedelta, *, holding: Sequence[str] = ()
@@ -75,26 +76,18 @@ class MongoQueue(MongoPart):
 
     async def queue_positions(self, job_ids: Sequence[str], *, stranded: Collection[str] = ()) -> Mapping[str, int]:
         fields = {"priority": True, "rank": True, "requirement": True}
-        counted, found = await asyncio.gather(
+        counted, found, outlook = await asyncio.gather(
             self._ranks.queued_requirements(),
             self._jobs.find({"_id": {"$in": list(job_ids)}, **_QUEUED}, fields).to_list(),
+            self._places.outlook(),
         )
         which = [text for text in counted if text not in stranded]
         if len(found) > _MANY:
             own = {job["requirement"] for job in found}
             return await self._enumerated({job["_id"] for job in found}, which, own | {*which})
-        places = sorted(Place(priority=job["priority"], rank=job["rank"], id=job["_id"]) for job in found)
-        lengths = await asyncio.gather(
-            *(
-                self._length(first, end, which)
-                for first, end in zip([None, *places], places)  # noqa: B905 - the last place is the end of nothing
-            )
-        )
-        position, positions = 0, {}
-        for place, length in zip(places, lengths, strict=True):
-            position += length
-            positions[place.id] = position
-        return positions
+        places = [Place(priority=job["priority"], rank=job["rank"], id=job["_id"]) for job in found]
+        positions = await asyncio.gather(*(self._places.before(place, outlook, which) for place in places))
+        return {place.id: position for place, position in zip(places, positions, strict=True)}
 
     async def _enumerated(self, wanted: set[str], counted: Sequence[str], read: set[str]) -> Mapping[str, int]:
         """Positions of many jobs, found by reading the ids of all that stand before the last of them."""
@@ -153,55 +146,24 @@ class MongoQueue(MongoPart):
     ) -> Job | None:
         """The first such job of the queue in an order, now the worker's: of each requirement it reads one key."""
         index, by = order
-        document = await self._jobs.find_one_and_update(
-            which,
-            {
-                "$set": {
-                    "state": JobState.RUNNING,
-                    "worker_id": worker_id,
-                    "lease_expires_at": until,
-                    "started_at": now,
-                },
-                "$inc": {"attempt": 1},
-            },
-            sort=by,
-            hint=index,
-            return_document=ReturnDocument.AFTER,
-        )
-        return None if document is None else job_from_document(document)
-
-    async def _length(self, first: Place | None, end: Place, counted: Sequence[str]) -> int:
-        """How many jobs of those requirements wait from one place up to another."""
-        ranges = [
-            {**_QUEUED, "requirement": required, **bounds}
-            for required in counted
-            for stretch in stretches(first, end)
-            for bounds in _bounds(stretch)
-        ]
-        return sum(await asyncio.gather(*map(self._count, ranges)))
-
-    async def _count(self, which: Document) -> int:
-        # The plain command counts keys, where count_documents would pass each on.
-        counted = await self._jobs.database.command("count", self._jobs.name, query=which, hint=BY_URGENCY)
-        return int(counted["n"])
-
-
-def _bounds(stretch: Stretch) -> Iterator[Document]:
-    """A stretch as ranges of an index."""
-    if stretch.priority is None:
-        bounds = {"$gt": stretch.above} | ({} if stretch.below is None else {"$lt": stretch.below})
-        yield {"priority": bounds}
-        return
-    lane: Document = {"priority": stretch.priority}
-    first, end = stretch.first, stretch.end
-    if first and end and first.rank == end.rank:
-        yield lane | {"rank": end.rank, "_id": {"$gte": first.id, "$lt": end.id}}
-        return
-    ranks: Document = {}
-    if first:
-        yield lane | {"rank": first.rank, "_id": {"$gte": first.id}}
-        ranks["$gt"] = first.rank
-    if end:
-        yield lane | {"rank": end.rank, "_id": {"$lt": end.id}}
-        ranks["$lt"] = end.rank
-    yield lane | {"rank": ranks}
+        place = {"requirement": True, "priority": True, "rank": True}
+        async with self._handing_out:  # or all claims of this process would run after the same job
+            while head := await self._jobs.find_one(which, place, sort=by, hint=index):
+                await self._places.about_to_hand_out([head])
+                document = await self._jobs.find_one_and_update(
+                    {"_id": head["_id"], **which},
+                    {
+                        "$set": {
+                            "state": JobState.RUNNING,
+                            "worker_id": worker_id,
+                            "lease_expires_at": until,
+                            "started_at": now,
+                        },
+                        "$inc": {"attempt": 1},
+                    },
+                    hint="_id_",
+                    return_document=ReturnDocument.AFTER,
+                )
+                if document is not None:
+                    return job_from_document(document)
+        return None

@@ -31,15 +31,13 @@ class MongoRanks:
         return await self._jobs.distinct("requirement", {"state": JobState.QUEUED})
 
     async def reserve(
-        self, run: Run, job_type: JobType, requirement: str, last_seq: int, now: datetime
-    ) -> dict[str, Any]:
-        """Take ranks for a phase whose last job is `last_seq`; return the aggregation expression of a job's own.
+        self, run: Run, job_type: JobType, requirement: str, number: int, now: datetime, *, phase: str
+    ) -> tuple[float, float]:
+        """Take ranks for so many jobs of a run; return the first one, and the step from each to the next.
 
-        Asked again for the same phase, as after a crash, it takes none anew, unless another phase joined the flow in
+        Asked again for the same `phase`, as after a crash, it takes none anew, unless another phase joined the flow in
         between: that wastes some, which costs the course a little of its turn and nobody else anything.
         """
-        # A job's position in its phase, from 1: the roster's jobs are numbered so, the others are alone in theirs.
-        position, number = ("$seq", last_seq) if job_type is JobType.STUDENT else (1, 1)
         served = await self._served(requirement, now)
         time = await self._virtual_time(run.priority, served)
         stranded = "" if requirement in served else requirement
@@ -47,7 +45,6 @@ class MongoRanks:
             least = await self._least_rank([requirement], run.priority)
             time = time if least is None else least
         flow, step = Flow.of(run, job_type, stranded), 1 / await self._weight(run.course)
-        phase = f"{run.id}/{job_type}"
         last_rank = {"$ifNull": ["$last_rank", 0.0]}
         fresh = {"phase": phase, "start": {"$max": [last_rank, time]}}
         place = await _upsert(
@@ -63,8 +60,7 @@ class MongoRanks:
                 {"$set": {"last_rank": {"$max": [last_rank, {"$add": ["$reserved.start", number * step]}]}}},
             ],
         )
-        first = place["reserved"]["start"] + (0.0 if flow.in_front else step)
-        return {"$add": [first, {"$multiply": [{"$subtract": [position, 1]}, step]}]}
+        return float(place["reserved"]["start"]) + (0.0 if flow.in_front else step), step
 
     async def _served(self, requirement: str, now: datetime) -> list[str]:
         """What is required by queued jobs, and by those to come, and some worker has; all of it if there is none."""

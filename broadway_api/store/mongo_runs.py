@@ -59,18 +59,10 @@ class MongoRuns(MongoPart):
             raise RunAlreadyStarted(run_id, (await self.run(run_id)).state)
 
     async def open_phase(self, run_id: str, job_type: JobType, now: datetime) -> int:
-        waiting = {"run_id": run_id, "type": job_type, "state": JobState.WAITING}
-        last = await self._jobs.find_one(waiting, {"seq": True, "requirement": True}, sort=[("seq", -1)])
-        if last is None:
-            return 0
-        run = await self.run(run_id)
-        rank = await self._ranks.reserve(run, job_type, last.get("requirement", ""), last["seq"], now)
-        fields = {"state": JobState.QUEUED, "queued_at": now, "rank": rank}
-        # Jobs of an earlier release have neither.
-        fields |= {"priority": {"$ifNull": ["$priority", 0]}, "requirement": {"$ifNull": ["$requirement", ""]}}
-        opened = await self._jobs.update_many(waiting, [{"$set": fields}])
-        await self._bell.ring()
-        return opened.modified_count
+        opened = await self._openings.open(await self._run_document(run_id), job_type, now)
+        if opened:
+            await self._bell.ring()
+        return opened
 
     async def advance_run(self, run_id: str, *, leaving: RunState, to: RunState, now: datetime) -> bool:
         finished_at = now if to.ended else None
@@ -80,6 +72,7 @@ class MongoRuns(MongoPart):
         return changed.matched_count == 1
 
     async def cancel_jobs(self, run_id: str, now: datetime) -> int:
+        await self._runs.update_one({"_id": run_id}, {"$set": {"withdrawn": True}})
         cut_short = {
             "number": "$attempt",
             "worker_id": "$worker_id",
@@ -114,6 +107,7 @@ class MongoRuns(MongoPart):
                     "settled": False,
                     "retry": {"jobs": list(job_ids), "attempts": attempts},
                 },
+                "$unset": {"openings": True, "withdrawn": True},
                 "$inc": {"generation": 1},
             },
             return_document=ReturnDocument.AFTER,
@@ -184,6 +178,7 @@ class MongoRuns(MongoPart):
     async def run_progress(self, run_id: str) -> RunProgress:
         document = await self._run_document(run_id)
         await self._finish_retry(document)
+        await self._openings.finish(document)
         run = run_from_document(document)
         phase = lifecycle.PHASES.get(run.state)
         jobs = {"run_id": run_id, "type": phase}

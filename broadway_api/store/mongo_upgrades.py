@@ -7,6 +7,7 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
+from broadway_api.domain import JobState
 from broadway_api.store.mongo_documents import UNFINISHED
 
 Database = AsyncDatabase[dict[str, Any]]
@@ -24,8 +25,17 @@ async def _to_version_2(database: Database) -> None:
     await database["courses"].update_many({"priority": {"$exists": False}}, {"$set": {"priority": 0}})
 
 
+async def _to_version_3(database: Database) -> None:
+    """Positions are told from openings, which what is queued already has not: it is counted, as far as it goes."""
+    queued = {"state": JobState.QUEUED.value, "requirement": {"$exists": True}}
+    lane = {"requirement": "$requirement", "priority": "$priority"}
+    group = {"_id": lane, "rank": {"$max": "$rank"}}
+    async for found in await database["jobs"].aggregate([{"$match": queued}, {"$group": group}]):
+        await database["frontiers"].update_one({"_id": found["_id"]}, {"$max": {"rank": found["rank"]}}, upsert=True)
+
+
 #: Each makes a version of the schema out of the one before.
-UPGRADES: tuple[Callable[[Database], Awaitable[None]], ...] = (_to_version_2,)
+UPGRADES: tuple[Callable[[Database], Awaitable[None]], ...] = (_to_version_2, _to_version_3)
 
 #: The version that this release writes.
 SCHEMA_VERSION = 1 + len(UPGRADES)

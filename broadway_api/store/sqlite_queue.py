@@ -10,9 +10,10 @@ from operator import itemgetter
 from broadway_api import capabilities, lifecycle
 from broadway_api.domain import CourseQueue, Job
 from broadway_api.store import records
-from broadway_api.store.places import Place, Stretch, stretches
+from broadway_api.store.places import Place
 from broadway_api.store.records import to_millis
 from broadway_api.store.sqlite_engine import SqliteEngine
+from broadway_api.store.sqlite_places import handed_out, jobs_before
 from broadway_api.store.sqlite_queries import SqlitePart, marks, see_worker
 from broadway_api.store.sqlite_ranks import queued_requirements
 from broadway_api.store.sqlite_schema import JOB_COLUMNS, job_from_row
@@ -48,7 +49,7 @@ class SqliteQueue(SqlitePart):
             claimed = sorted(db.execute(_HAND_OUT_AGAIN, values), key=itemgetter("rank", "id"))
             wanted = lifecycle.new_jobs_allowed(worker, n - len(claimed), len(claimed) + len(holding), now)
             served = [text for text in queued_requirements(db) if capabilities.fits(worker.labels, text)]
-            alone = False
+            alone, again = False, len(claimed)
             while wanted and served:
                 order = _FAIR if self._turns.is_fair(worker.labels) else _URGENT
                 values = (worker_id, until, to_millis(now), records.to_text(served))
@@ -61,6 +62,7 @@ class SqliteQueue(SqlitePart):
                     break
                 else:
                     alone = True
+            handed_out(db, claimed[again:])
             return [job_from_row(row) for row in claimed]
 
         return await self._write(work)
@@ -86,13 +88,8 @@ class SqliteQueue(SqlitePart):
                 f"SELECT priority, rank, id FROM jobs WHERE state = 'queued' AND id IN ({marks(job_ids)})",
                 tuple(job_ids),
             )
-            position, last = 0, None
-            positions = {}
-            for place in sorted(Place(priority=row["priority"], rank=row["rank"], id=row["id"]) for row in rows):
-                between = stretches(last, place)
-                position += sum(_count(db, required, part) for required in counted for part in between)
-                positions[place.id], last = position, place
-            return positions
+            places = [Place(priority=row["priority"], rank=row["rank"], id=row["id"]) for row in rows]
+            return dict(zip((place.id for place in places), jobs_before(db, places, counted), strict=True))
 
         return await self._read(work)
 
@@ -134,23 +131,3 @@ def hand_out(order: tuple[str, str], *, for_others: bool) -> str:
 def _has_peers(db: sqlite3.Connection, worker_id: str, since: datetime) -> bool:
     found = db.execute("SELECT 1 FROM workers WHERE id <> ? AND last_seen > ? LIMIT 1", (worker_id, to_millis(since)))
     return found.fetchone() is not None
-
-
-def _count(db: sqlite3.Connection, required: str, stretch: Stretch) -> int:
-    """How many jobs of a requirement wait in a stretch of the queue: one range of an index."""
-    conditions = ["state = 'queued'", "requirement = ?"]
-    values: list[object] = [required]
-    for condition, bound in (
-        ("priority = ?", stretch.priority),
-        ("priority < ?", stretch.below),
-        ("priority > ?", stretch.above),
-    ):
-        if bound is not None:
-            conditions.append(condition)
-            values.append(bound)
-    for condition, place in (("(rank, id) >= (?, ?)", stretch.first), ("(rank, id) < (?, ?)", stretch.end)):
-        if place is not None:
-            conditions.append(condition)
-            values += [place.rank, place.id]
-    where = " AND ".join(conditions)
-    return int(db.execute(f"SELECT count(*) FROM jobs INDEXED BY jobs_by_urgency WHERE {where}", values).fetchone()[0])

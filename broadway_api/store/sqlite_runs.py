@@ -12,6 +12,7 @@ from broadway_api.domain import IdempotencyKey, Job, JobState, JobType, Reason, 
 from broadway_api.errors import IdempotencyMismatch, RunAlreadyStarted
 from broadway_api.store import records
 from broadway_api.store.records import to_millis
+from broadway_api.store.sqlite_places import forget_openings
 from broadway_api.store.sqlite_queries import UNFINISHED, SqlitePart, any_job, marks, read_jobs, read_run, write_outcome
 from broadway_api.store.sqlite_ranks import reserve_ranks
 from broadway_api.store.sqlite_schema import LISTED_COLUMNS, run_from_row
@@ -84,16 +85,23 @@ class SqliteRuns(SqlitePart):
     async def open_phase(self, run_id: str, job_type: JobType, now: datetime) -> int:
         def work(db: sqlite3.Connection) -> int:
             waiting = "run_id = ? AND type = ? AND state = 'waiting'"
-            first, last, requirement = db.execute(
-                f"SELECT min(seq), max(seq), requirement FROM jobs WHERE {waiting}", (run_id, job_type)
+            number, requirement = db.execute(
+                f"SELECT count(*), max(requirement) FROM jobs WHERE {waiting}", (run_id, job_type)
             ).fetchone()
-            if first is None:
-                return 0
-            start, step = reserve_ranks(db, read_run(db, run_id), job_type, requirement, last - first + 1, now)
-            return db.execute(
-                f"UPDATE jobs SET state = 'queued', queued_at = ?, rank = ? + (seq - ?) * ? WHERE {waiting}",
-                (to_millis(now), start, first, step, run_id, job_type),
-            ).rowcount
+            if number:
+                run = read_run(db, run_id)
+                first, step = reserve_ranks(db, run, job_type, requirement, number, now)
+                in_order = f"SELECT id, row_number() OVER (ORDER BY seq) - 1 AS number FROM jobs WHERE {waiting}"
+                db.execute(
+                    "UPDATE jobs SET state = 'queued', queued_at = ?, rank = ? + opened.number * ?"
+                    f" FROM ({in_order}) AS opened WHERE jobs.id = opened.id",
+                    (to_millis(now), first, step, run_id, job_type),
+                )
+                db.execute(
+                    "INSERT OR REPLACE INTO openings VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (run_id, job_type, requirement, run.priority, first, step, number),
+                )
+            return int(number)
 
         return await self._write(work)
 
@@ -110,6 +118,7 @@ class SqliteRuns(SqlitePart):
 
     async def cancel_jobs(self, run_id: str, now: datetime) -> int:
         def work(db: sqlite3.Connection) -> int:
+            forget_openings(db, run_id)
             held = read_jobs(db, "WHERE run_id = ? AND state = 'running'", (run_id,))
             for job in held:
                 write_outcome(db, lifecycle.after_cancel(job, now))
@@ -133,6 +142,7 @@ class SqliteRuns(SqlitePart):
                 (to, run_id, leaving),
             ).rowcount
             if reopened:
+                forget_openings(db, run_id)
                 db.executemany(
                     "UPDATE jobs SET state = 'waiting', attempt_limit = attempt + ?, reason = NULL, worker_id = NULL,"
                     " rank = NULL, queued_at = NULL, started_at = NULL, finished_at = NULL, info = '[]',"
@@ -167,10 +177,12 @@ class SqliteRuns(SqlitePart):
         return 0  # a run and its jobs are one transaction
 
     async def settle_run(self, run_id: str) -> None:
-        ended = "state IN ('finished', 'failed', 'cancelled')"
-        await self._write(
-            lambda db: db.execute(f"UPDATE runs SET settled = 1 WHERE id = ? AND {ended}", (run_id,)).rowcount
-        )
+        def work(db: sqlite3.Connection) -> None:
+            ended = "state IN ('finished', 'failed', 'cancelled')"
+            if db.execute(f"UPDATE runs SET settled = 1 WHERE id = ? AND {ended}", (run_id,)).rowcount:
+                forget_openings(db, run_id)
+
+        await self._write(work)
 
     async def unsettled_runs(self) -> list[str]:
         return await self._read(

@@ -174,9 +174,33 @@ ALTER TABLE jobs ADD COLUMN cause TEXT NOT NULL DEFAULT '';
 CREATE INDEX jobs_by_cause ON jobs (run_id, reason, cause, seq) WHERE state = 'failed';
 """
 
+# Positions are told from openings, which what is queued already has not: it is counted, as far as it goes.
+_VERSION_10 = """
+CREATE TABLE openings (
+    run_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    requirement TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    first REAL NOT NULL,
+    step REAL NOT NULL,
+    jobs INTEGER NOT NULL,
+    PRIMARY KEY (run_id, type)
+);
+CREATE TABLE frontiers (
+    requirement TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    rank REAL NOT NULL,
+    PRIMARY KEY (requirement, priority)
+);
+INSERT INTO frontiers SELECT requirement, priority, max(rank) FROM jobs WHERE state = 'queued' GROUP BY 1, 2;
+"""
+
 #: Each makes a version of the schema out of the one before, the first out of an empty file; what was released is never
 #: changed. One statement ends with a semicolon and a line feed.
-VERSIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8, _VERSION_9)
+VERSIONS = (
+    *(_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8, _VERSION_9),
+    *(_VERSION_10,),
+)
 
 _SHORT_COLUMNS = (
     "id, run_id, type, seq, student, state, priority, requirement, reason, attempt, attempt_limit, worker_id,"

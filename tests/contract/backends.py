@@ -24,6 +24,10 @@ class Backend(Protocol):
         """Forget everything that was stored; nobody has it open."""
         ...
 
+    def queue(self) -> list[tuple[str, str]]:
+        """All queued jobs in the urgent order, by id, with what they require: read as they stand there."""
+        ...
+
     def schema_version(self) -> int: ...
 
     def set_schema_version(self, version: int) -> None: ...
@@ -42,6 +46,11 @@ class SqliteBackend:
     def clear(self) -> None:
         for path in self.path.parent.glob(f"{self.path.name}*"):
             path.unlink()
+
+    def queue(self) -> list[tuple[str, str]]:
+        in_order = "SELECT id, requirement FROM jobs WHERE state = 'queued' ORDER BY priority DESC, rank, id"
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(in_order).fetchall()
 
     def schema_version(self) -> int:
         with closing(sqlite3.connect(self.path)) as connection:
@@ -66,6 +75,10 @@ class MongoBackend:
     def clear(self) -> None:
         for name in self.database.list_collection_names():
             self.database[name].delete_many({})
+
+    def queue(self) -> list[tuple[str, str]]:
+        in_order = self.database["jobs"].find({"state": "queued"}).sort([("priority", -1), ("rank", 1), ("_id", 1)])
+        return [(job["_id"], job["requirement"]) for job in in_order]
 
     def schema_version(self) -> int:
         schema = self.database["meta"].find_one({"_id": "schema"})

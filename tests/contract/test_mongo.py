@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -16,8 +16,11 @@ from pymongo import ReadPreference
 from broadway_api import lifecycle
 from broadway_api.domain import FinishedJob, IdempotencyKey, Job, JobState, JobType, Reason, RunState, StageLog
 from broadway_api.errors import ClaimLost, StoreUnavailable
-from broadway_api.store import open_store
+from broadway_api.events import WakeUps
+from broadway_api.settling import Settler
+from broadway_api.store import mongo_places, open_store
 from broadway_api.store.mongo import MongoStore
+from broadway_api.store.mongo_documents import BY_URGENCY
 from broadway_api.store.port import Store
 from tests import services
 from tests.contract.backends import MongoBackend
@@ -80,11 +83,11 @@ async def test_a_claim_reads_the_head_of_the_queue_alone(backend: MongoBackend, 
     with profiled(backend) as profile:
         await store.claim_jobs(worker_id, 3, NOW, LEASE)
 
-    claims = [operation for operation in profile if "findAndModify" in operation["command"]]
-    assert [operation["planSummary"] for operation in claims] == [
+    heads = [operation for operation in profile if operation["command"].get("hint") == BY_URGENCY]
+    assert {operation["planSummary"] for operation in heads} == {
         "IXSCAN { state: 1, requirement: 1, priority: -1, rank: 1, _id: 1 }"
-    ] * 3
-    assert keys_examined(claims) == 1
+    }
+    assert sorted(operation["keysExamined"] for operation in heads) == [1, 1, 1, mongo_places.AHEAD]
 
 
 async def test_a_claim_passes_over_what_its_worker_cannot_run_without_reading_it(
@@ -97,7 +100,7 @@ async def test_a_claim_passes_over_what_its_worker_cannot_run_without_reading_it
     with profiled(backend) as profile:
         assert len(await store.claim_jobs(worker_id, 8, NOW, LEASE)) == 8
 
-    claims = [operation for operation in profile if "findAndModify" in operation["command"]]
+    claims = [operation for operation in profile if "$nor" in operation["command"].get("filter", {})]
     assert len(claims) == 8
     assert keys_examined(claims) <= 3 + 1  # the first of each requirement, and the one after that which was taken
     assert max(operation["docsExamined"] for operation in claims) == 1
@@ -249,7 +252,7 @@ async def test_a_retry_that_was_cut_off_is_finished_once(backend: MongoBackend, 
     chosen, other = await jobs_of(store, run)
     cut_off = {"state": RunState.STUDENTS, "settled": False, "unsettled": True, "finished_at": None}
     retry = {"retry": {"jobs": [chosen.id], "attempts": 2}, "generation": 1}
-    backend.database["runs"].update_one({"_id": run.id}, {"$set": cut_off | retry})
+    backend.database["runs"].update_one({"_id": run.id}, {"$set": cut_off | retry, "$unset": {"openings": True}})
     stale = backend.database["runs"].find_one({"_id": run.id})
 
     assert await peer.unsettled_runs() == [run.id]  # the sweeper looks after it
@@ -280,6 +283,35 @@ async def test_a_phase_that_many_open_at_once_takes_its_ranks_once(
     assert course["last_rank"] == 30
     ranks = [job["rank"] for job in backend.database["jobs"].find().sort("seq")]
     assert ranks == list(range(1, 31))
+
+
+@pytest.mark.parametrize("queued", [0, 4, 10])
+async def test_an_opening_that_was_cut_off_is_finished_with_the_ranks_it_began_with(
+    backend: MongoBackend, store: Store, peer: Store, queued: int
+) -> None:
+    """Cut off before its first job, between two, and after the last, before it was noted that it was."""
+    other, run = await started(store, 10, course="other"), await started(store, 10)
+    jobs = [job.id for job in await jobs_of(store, run)]
+    ranks = {job["_id"]: job["rank"] for job in backend.database["jobs"].find({"run_id": run.id})}
+    backend.database["runs"].update_one({"_id": run.id}, {"$set": {"openings.student.complete": False}})
+    undone = {"$set": {"state": "waiting"}, "$unset": {"rank": True}}
+    backend.database["jobs"].update_many({"_id": {"$in": jobs[queued:]}}, undone)
+    assert await peer.queue_positions(jobs) == positions_in(backend, jobs)
+    (last,) = {job.id for job in await jobs_of(store, other) if job.seq == 10}
+    assert await peer.queue_positions([last]) == positions_in(backend, [last])
+
+    await Settler(peer, WakeUps(), lambda: NOW).settle(run.id)
+
+    assert {job["_id"]: job["rank"] for job in backend.database["jobs"].find({"run_id": run.id})} == ranks
+    assert await store.queue_positions(jobs) == positions_in(backend, jobs)
+    kept = backend.database["runs"].find_one({"_id": run.id})
+    assert kept is not None
+    assert kept["openings"]["student"]["complete"]
+
+
+def positions_in(backend: MongoBackend, job_ids: Sequence[str]) -> dict[str, int]:
+    """Those of the jobs that are queued, counted one by one."""
+    return {job_id: place for place, (job_id, _) in enumerate(backend.queue()) if job_id in job_ids}
 
 
 async def test_a_url_without_a_database_means_broadway(request: pytest.FixtureRequest) -> None:

@@ -16,7 +16,7 @@ from broadway_api.errors import SchemaTooNew, StoreInUse, StoreUnavailable, Stor
 from broadway_api.store import open_store
 from broadway_client.cli.processes import free_port
 from tests.contract.backends import Backend, MongoBackend, SqliteBackend
-from tests.contract.scenarios import LEASE, NOW, claim_on, claimed, created, started, success, worker
+from tests.contract.scenarios import LEASE, NOW, claim_on, claimed, created, jobs_of, started, success, worker
 
 HOLD_OPEN = """
 import asyncio, sys
@@ -92,11 +92,14 @@ async def test_a_database_of_the_first_version_is_upgraded_with_its_queue(
         jobs.update_many({}, {"$unset": {"priority": "", "requirement": ""}})
         jobs.create_index([("rank", 1), ("_id", 1)], name="queue", partialFilterExpression={"state": "queued"})
         backend.database["courses"].update_many({}, {"$unset": {"priority": ""}})
+        backend.database["runs"].update_many({}, {"$unset": {"openings": ""}})
         backend.set_schema_version(1)
 
         async with open_store(backend.url) as store:
             await store.start_run(waiting.id, RunState.STUDENTS, NOW)
             await store.open_phase(waiting.id, JobType.STUDENT, NOW)
+            in_order = [job.id for run in (queued, waiting) for job in await jobs_of(store, run)]
+            assert await store.queue_positions(in_order[3:]) == {in_order[3]: 3}
             handed_out = await store.claim_jobs(await worker(store), 10, NOW, LEASE)
 
         assert [job.run_id for job in handed_out] == [queued.id] * 2 + [waiting.id] * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from broadway_api.domain import RunState
 from broadway_api.ids import new_id
 from broadway_api.store.port import Store
 from tests.contract.scenarios import LEASE, NOW, claimed, created, end_all, jobs_of, later, started, worker
@@ -74,6 +75,17 @@ async def test_each_course_knows_what_it_has_in_the_queue(store: Store, peer: St
 
     assert {course: queue.depth for course, queue in queues.items()} == {"a": 6, "b": 2}
     assert {course: queue.oldest for course, queue in queues.items()} == {"a": later(5), "b": later(20)}
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_run_that_is_being_cancelled_counts_as_long_as_it_is_queued(store: Store, cancelled: bool) -> None:
+    """In the moments before anybody notes that nothing is left of it."""
+    urgent, ordinary = await started(store, 9, priority=1), await started(store, 3)
+    await store.advance_run(urgent.id, leaving=RunState.STUDENTS, to=RunState.CANCELLED, now=NOW)
+    if cancelled:
+        await store.cancel_jobs(urgent.id, NOW)
+    *_, last = await jobs_of(store, ordinary)
+    assert await store.queue_positions([last.id]) == {last.id: 2 if cancelled else 11}
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

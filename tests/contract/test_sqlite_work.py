@@ -42,10 +42,11 @@ async def test_a_claim_takes_as_few_statements_however_long_the_queue(store: Sto
 
     await store.claim_jobs(worker_id, 1, NOW, LEASE)
 
-    taken = ["UPDATE workers", "UPDATE jobs", "WITH RECURSIVE", "UPDATE jobs"]
+    taken = ["UPDATE workers", "UPDATE jobs", "WITH RECURSIVE", "UPDATE jobs", "INSERT INTO"]
     assert writer.executed() == ["BEGIN IMMEDIATE", *taken, "COMMIT"]
     await claimed(store, worker_id, 4)
-    assert writer.executed().count("UPDATE jobs") == 1 + 4
+    executed = writer.executed()
+    assert (executed.count("UPDATE jobs"), executed.count("INSERT INTO")) == (1 + 4, 1)
 
 
 async def test_a_result_takes_four_statements(store: Store) -> None:
