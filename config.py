@@ -294,6 +294,7 @@ class GraderConfig(Options):
     work_dir: str = option("work", "directory of the jobs' /job directories and the logs; must be this grader's alone")
     image_pull_policy: str = option("missing", "when to pull images", choices=("missing", "always", "never"))
     max_log_bytes: int = option(1024 * 1024, "bytes of stdout and of stderr kept of each stage")
+    live_output: bool = option(True, "send what stages print while they run, to those who follow a job's log")
     excess_output: str = option(
         "drop",
         "what becomes of a stage that prints more; drop: the rest is dropped; stop: it fails as output_limit",

@@ -31,6 +31,7 @@ from broadway_grader.client import ApiClient
 from broadway_grader.delivery import Delivery
 from broadway_grader.domain import parse_bytes
 from broadway_grader.errors import SetupError, Unauthorized
+from broadway_grader.live_output import LiveOutput
 from broadway_grader.recovery import Recovery
 from broadway_grader.registration import Membership, WorkerDetails
 from broadway_grader.retry import Backoff
@@ -54,8 +55,9 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
     """Work for the configured API until signalled; returns the exit status. Raises SetupError and Unauthorized."""
     ca_certificate = Path(config.ca_certificate) if config.ca_certificate else None
     backoff = Backoff()
+    live = LiveOutput(is_on=config.live_output)
     async with ApiClient(config.api, config.token, ca_certificate=ca_certificate) as client:
-        async with opened(config, directory) as (runtime, runner):
+        async with opened(config, directory, live) as (runtime, runner):
             with ended_by_signals():
                 shown = await start_test(config, directory).run(
                     assault(config, directory, runtime, runner), runtime.name, slots=config.slot_count
@@ -83,6 +85,7 @@ async def serve(config: GraderConfig, directory: WorkDirectory) -> int:
                 slots=config.slot_count,
                 poll_wait=config.poll_wait,
                 backoff=backoff,
+                live=live,
             )
             stops = [worker.stop_now, worker.stop]
             status = 0
@@ -111,7 +114,9 @@ async def self_test(config: GraderConfig, directory: WorkDirectory) -> int:
 
 
 @contextlib.asynccontextmanager
-async def opened(config: GraderConfig, directory: WorkDirectory) -> AsyncIterator[tuple[Runtime, JobRunner]]:
+async def opened(
+    config: GraderConfig, directory: WorkDirectory, live: LiveOutput | None = None
+) -> AsyncIterator[tuple[Runtime, JobRunner]]:
     """The configured runtime, and what runs jobs in it. Raises SetupError."""
     runtime = await choose(config.runtime, settings(config, directory))
     try:
@@ -122,7 +127,9 @@ async def opened(config: GraderConfig, directory: WorkDirectory) -> AsyncIterato
         )
         yield (
             runtime,
-            JobRunner(runtime, directory, slots=config.slot_count, max_results_bytes=config.max_results_bytes),
+            JobRunner(
+                runtime, directory, slots=config.slot_count, max_results_bytes=config.max_results_bytes, live=live
+            ),
         )
     finally:
         await runtime.close()

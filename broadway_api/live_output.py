@@ -21,7 +21,7 @@ from dataclasses import asdict
 from typing import Any
 
 from broadway_api.domain import Claim, Job, JobState
-from broadway_api.errors import ClaimLost, JobNotFound, RunNotFound, StoreUnavailable, TooManyFollowers
+from broadway_api.errors import ClaimLost, JobNotFound, StoreUnavailable, TooManyFollowers
 from broadway_api.events import WakeUps
 from broadway_api.known_runs import KnownRuns
 from broadway_api.live_reader import Reader, Told
@@ -159,15 +159,15 @@ class LiveOutput:
                 grown = followed.grown
                 try:
                     job = await followed.job(job_id, self._store)
-                    logs = await self._store.job_log(job_id, stage) if job.state.ended else ()
-                except (JobNotFound, RunNotFound, StoreUnavailable):
+                    ended_meanwhile = await self._log(reader, job, stage)
+                    told = [*ended_meanwhile, *reader.job(job), *(reader.tail(followed.tail) if followed.tail else ())]
+                    told += await self._log(reader, job, stage)
+                except (JobNotFound, StoreUnavailable):
                     break
-                told = [*reader.job(job), *(reader.tail(followed.tail) if followed.tail else ())]
                 for event in told:
                     yield event
                 if job.state.ended:
-                    for event in reader.end(job, logs):
-                        yield event
+                    yield reader.end(job)
                     return
                 silent = 0.0 if told else silent + LOOK_EVERY
                 if silent >= KEEP_ALIVE:
@@ -176,6 +176,12 @@ class LiveOutput:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(grown.wait(), LOOK_EVERY)
         yield None  # to have told nothing at all would say that there is nothing left to be told
+
+    async def _log(self, reader: Reader, job: Job, stage: int | None) -> Sequence[Told]:
+        """What is left of the log of an attempt that was reported, if that is the one that is followed."""
+        if not reader.lacks_log_of(job):
+            return ()
+        return tuple(reader.log(job, await self._store.job_log(job.id, stage)))
 
     @contextmanager
     def _following(self, job_id: str) -> Iterator[FollowedJob]:

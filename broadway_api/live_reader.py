@@ -58,10 +58,28 @@ class Reader:
         self._tail: Tail | None = None
         self._index = 0
         self._dropped = 0
+        self._has_all = False
+
+    def lacks_log_of(self, job: Job) -> bool:
+        """Whether the attempt that was last reported is the one that is followed, and not told to its end."""
+        return not self._has_all and _reported(job) == self._attempt is not None
+
+    def log(self, job: Job, logs: Sequence[StageLog]) -> Iterator[Told]:
+        """What is left of the log of the attempt that was last reported."""
+        self._has_all = True
+        texts = {log.stage: (("stdout", log.stdout), ("stderr", log.stderr)) for log in logs}
+        for stage in range(max([len(job.info), *(stage + 1 for stage in texts)])):
+            if stage in texts:
+                yield from self._pieces(pieces_of(stage, texts[stage], EVENT_BYTES))
+            if stage < len(job.info):
+                yield from self._news(_news_of(stage, job.info[stage]))
 
     def job(self, job: Job) -> Iterator[Told]:
         """How the job is, if that is news; what was told of an earlier attempt is over with a new one."""
-        if job.attempt != self._attempt and not job.state.ended:
+        reported = _reported(job)
+        if self._attempt is None and job.state.ended and reported is not None:
+            self._begin(reported)
+        elif job.attempt != self._attempt and (not job.state.ended or reported == job.attempt):
             self._begin(job.attempt)
         seen = (job.state, job.attempt, job.reason)
         if seen != self._job:
@@ -82,22 +100,13 @@ class Reader:
             if stage in tail.stages:
                 yield from self._news(tail.stages[stage])
 
-    def end(self, job: Job, logs: Sequence[StageLog]) -> Iterator[Told]:
-        """What is left of the log of a job that has ended, and that it has."""
-        reported = next((attempt.number for attempt in reversed(job.attempts) if attempt.reported), None)
-        if reported is not None and (self._attempt in (None, reported) or reported == job.attempt):
-            if reported != self._attempt:
-                self._begin(reported)
-            texts = {log.stage: (("stdout", log.stdout), ("stderr", log.stderr)) for log in logs}
-            for stage in range(max([len(job.info), *(stage + 1 for stage in texts)])):
-                if stage in texts:
-                    yield from self._pieces(pieces_of(stage, texts[stage], EVENT_BYTES))
-                if stage < len(job.info):
-                    yield from self._news(_news_of(stage, job.info[stage]))
-        yield Told(what=End(job=job, dropped=self._dropped), reading=Reading(attempt=job.attempt, to_the_end=True))
+    def end(self, job: Job) -> Told:
+        """Nothing will come any more."""
+        return Told(what=End(job=job, dropped=self._dropped), reading=Reading(attempt=job.attempt, to_the_end=True))
 
-    def _begin(self, attempt: int | None) -> None:
-        self._attempt, self._places, self._stages, self._tail, self._dropped = attempt, {}, {}, None, 0
+    def _begin(self, attempt: int) -> None:
+        self._attempt, self._has_all, self._dropped = attempt, False, 0
+        self._places, self._stages, self._tail = {}, {}, None
 
     def _news(self, news: StageNews) -> Iterator[Told]:
         known = self._stages.get(news.stage)
@@ -120,6 +129,11 @@ class Reader:
 
     def _told(self, what: Job | StageTold | Printed) -> Told:
         return Told(what=what, reading=Reading(attempt=self._attempt or 0, places=dict(self._places)))
+
+
+def _reported(job: Job) -> int | None:
+    """The attempt whose log the job has."""
+    return next((attempt.number for attempt in reversed(job.attempts) if attempt.reported), None)
 
 
 def _news_of(stage: int, told: Mapping[str, Any]) -> StageNews:

@@ -38,6 +38,8 @@ ANSWER_TIMEOUT = 30.0
 #: Seconds that a connection which nobody uses is kept for the next call. Longer than from one heartbeat to the next: a
 #: connection, let alone TLS on it, costs the API more than they do. Shorter than the API and proxies keep their ends.
 KEEP_ALIVE = 60.0
+#: Seconds that it may take to take output: what comes late is of no use.
+OUTPUT_TIMEOUT = 5.0
 #: Most seconds of a `Retry-After` that are honoured: a proxy that says "in an hour" must not idle a grader for one.
 LONGEST_RETRY_AFTER = 60.0
 #: Statuses beside 5xx that say "later": request timeout and too many requests.
@@ -58,6 +60,14 @@ class Claims:
 
     jobs: Sequence[Job] = ()
     unusable: Sequence[UnusableJob] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What a heartbeat is told: which of its jobs are no longer the worker's, and who follows which of them."""
+
+    lost: frozenset[str] = frozenset()
+    followed: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
 
 class ApiClient:
@@ -104,17 +114,29 @@ class ApiClient:
             raise UnusableAnswer("the API registered this worker without a usable heartbeat interval")
         return Registration(worker_id=worker_id, heartbeat=float(heartbeat))
 
-    async def heartbeat(self, worker_id: str, running: Mapping[str, int]) -> frozenset[str]:
-        """Renew the leases of `running` (job id → attempt); returns those that are no longer this worker's.
+    async def heartbeat(self, worker_id: str, running: Mapping[str, int]) -> Heard:
+        """Renew the leases of `running` (job id → attempt). Raises UnknownWorker."""
+        named = [{"job_id": job_id, "attempt": attempt} for job_id, attempt in running.items()]
+        response = await self._send("POST", "heartbeat", worker_id=worker_id, body={"running": named})
+        data = _data(response, worker_id)
+        lost, followed = data.get("lost", []), data.get("followed")
+        if not isinstance(lost, list):
+            raise UnusableAnswer("a heartbeat was answered without a list of lost jobs")
+        return Heard(
+            lost=frozenset(job_id for job_id in lost if isinstance(job_id, str)),
+            followed={job_id: _names(names) for job_id, names in followed.items()}
+            if isinstance(followed, dict)
+            else {},
+        )
+
+    async def output(self, worker_id: str, job_id: str, attempt: int, body: Mapping[str, Any]) -> frozenset[str]:
+        """Post some of what a job prints, see `live_output`; the names under which it is followed.
 
         Raises UnknownWorker.
         """
-        named = [{"job_id": job_id, "attempt": attempt} for job_id, attempt in running.items()]
-        response = await self._send("POST", "heartbeat", worker_id=worker_id, body={"running": named})
-        lost = _data(response, worker_id).get("lost", [])
-        if not isinstance(lost, list):
-            raise UnusableAnswer("a heartbeat was answered without a list of lost jobs")
-        return frozenset(job_id for job_id in lost if isinstance(job_id, str))
+        path, content = f"grading_job/{job_id}/output", {"attempt": attempt, **body}
+        response = await self._send("POST", path, worker_id=worker_id, body=content, within=OUTPUT_TIMEOUT)
+        return _names(_data(response, worker_id).get("followed"))
 
     async def claim(self, worker_id: str, *, slots: int, holding: Collection[str], wait: int) -> Claims:
         """Claim up to `slots` jobs; the API holds the call up to `wait` seconds while the queue is empty.
@@ -189,6 +211,7 @@ class ApiClient:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         patience: float = 0.0,
+        within: float | None = None,
     ) -> httpx.Response:
         sent = dict(headers or {})
         if worker_id is not None:
@@ -198,10 +221,15 @@ class ApiClient:
         if body is not None:
             sent["Content-Type"] = "application/json"
             content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-        timeout = httpx.Timeout(self._answer_timeout, read=self._answer_timeout + patience)
+        within = within or self._answer_timeout
         try:
             response = await self._http.request(
-                method, path, headers=sent, content=content, params=query, timeout=timeout
+                method,
+                path,
+                headers=sent,
+                content=content,
+                params=query,
+                timeout=httpx.Timeout(within, read=within + patience),
             )
         except httpx.HTTPError as error:
             text = f"{method} {path}: {_explained(error, self._http.base_url.scheme)}"
@@ -222,6 +250,11 @@ def _explained(error: httpx.HTTPError, scheme: str) -> str:
     if scheme == "http" and isinstance(error, httpx.ReadError | httpx.RemoteProtocolError):
         return f"the connection was closed without an answer: {text}; if it always is, write https:// in --api"
     return text
+
+
+def _names(listed: object) -> frozenset[str]:
+    """Names of followers; an API that has none of them names nobody."""
+    return frozenset(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else frozenset()
 
 
 def _tls(ca_certificate: Path | None) -> ssl.SSLContext:

@@ -27,15 +27,20 @@ class Heartbeat:
         membership: Membership,
         running: Callable[[str], Mapping[str, int]],
         lost: Callable[[str, int], None],
+        followed: Callable[[Mapping[str, int], Mapping[str, frozenset[str]]], None],
         *,
         sleep: Sleep = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`running` gives the jobs (id → attempt) held under a worker id; `lost` is told of each to be stopped."""
+        """`running` gives the jobs (id → attempt) held under a worker id; `lost` is told of each to be stopped.
+
+        `followed` is told who follows which of those that were named.
+        """
         self._client = client
         self._membership = membership
         self._running = running
         self._lost = lost
+        self._followed = followed
         self._sleep = sleep
         self._chance = chance
 
@@ -51,7 +56,7 @@ class Heartbeat:
     async def _beat(self, worker_id: str) -> None:
         running = dict(self._running(worker_id))
         try:
-            lost = await self._client.heartbeat(worker_id, running)
+            heard = await self._client.heartbeat(worker_id, running)
         except UnknownWorker:
             await self._membership.renew(worker_id)
         except RetryableError as error:
@@ -61,5 +66,6 @@ class Heartbeat:
             log.error("a heartbeat of worker %s was refused: %s", worker_id, error)  # noqa: TRY400
         else:
             # With the attempt that was named: by now the same job may have come back with another.
-            for job_id in lost & running.keys():
+            for job_id in heard.lost & running.keys():
                 self._lost(job_id, running[job_id])
+            self._followed(running, heard.followed)

@@ -12,7 +12,7 @@ import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, AnyStr
 from urllib.parse import quote
 
 from broadway_grader.domain import Job, JobResult, Output, StageResult
@@ -29,6 +29,7 @@ class Mask:
 
     def __init__(self, values: Iterable[str]) -> None:
         self._patterns = tuple(dict.fromkeys(pattern for value in values if value for pattern in _forms(value)))
+        self._encoded = tuple(pattern.encode(errors="replace") for pattern in self._patterns)
 
     @classmethod
     def of(cls, job: Job) -> Mask:
@@ -48,6 +49,22 @@ class Mask:
             parts += [text[at:begin], MASK]
             at = end
         return "".join([*parts, text[at:]])
+
+    def beginning(self, data: bytes, limit: int) -> tuple[int, bytes]:
+        """As much of the beginning of a growing output as whatever comes next does not change, masked.
+
+        Of UTF-8, and at most `limit` bytes; how many those are, and what `text` will make of them.
+        """
+        spans = _merged(span for pattern in self._encoded for span in _spans(data, pattern))
+        for pattern in self._encoded:  # one may have begun, also before a character that is cut
+            limit = min(limit, _begun(data, pattern, len(data)), _begun(data, pattern, limit))
+        limit = min([limit, *(begin for begin, end in spans if begin < limit < end)])
+        parts, at = [], 0
+        for begin, end in spans:
+            if end <= limit:
+                parts += [data[at:begin], MASK.encode()]
+                at = end
+        return limit, b"".join([*parts, data[at:limit]])
 
     def value(self, value: Any) -> Any:
         """A JSON value with all its texts masked, the names of members too."""
@@ -110,7 +127,15 @@ def _base64(value: bytes) -> Iterator[str]:
             yield encode(b"\0" * offset + value).decode()[first:last]
 
 
-def _spans(text: str, pattern: str) -> Iterator[tuple[int, int]]:
+def _begun(data: bytes, pattern: bytes, end: int) -> int:
+    """Where before `end` the pattern begins which may go on beyond it; `end` if it does not."""
+    at = data.find(pattern[:1], max(0, end - len(pattern) + 1), end)
+    while at >= 0 and not pattern.startswith(data[at:end]):
+        at = data.find(pattern[:1], at + 1, end)
+    return end if at < 0 else at
+
+
+def _spans(text: AnyStr, pattern: AnyStr) -> Iterator[tuple[int, int]]:
     at = text.find(pattern)
     while at >= 0:
         yield at, at + len(pattern)

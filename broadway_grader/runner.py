@@ -14,8 +14,9 @@ from broadway_grader.bounding import run_bounded
 from broadway_grader.clock import utc_now
 from broadway_grader.domain import Job, JobResult, Reason, Stage, StageResult, failed_result
 from broadway_grader.ending import Ending
+from broadway_grader.live_output import LiveJob, LiveOutput
 from broadway_grader.masking import Mask
-from broadway_grader.runtimes.port import Place, Runtime
+from broadway_grader.runtimes.port import OnOutput, Place, Runtime
 from broadway_grader.sealing import run_sealed
 from broadway_grader.workspace import WorkDirectory, Workspace
 
@@ -39,11 +40,14 @@ class JobRunner:
         slots: int,
         now: Callable[[], datetime] = utc_now,
         max_results_bytes: int = MAX_RESULTS_BYTES,
+        live: LiveOutput | None = None,
     ) -> None:
+        """`live`: what sends their output to those who follow them."""
         self._runtime = runtime
         self._directory = directory
         self._max_results_bytes = max_results_bytes
         self._now = now
+        self._live = live or LiveOutput(is_on=False)
         self._free_slots: asyncio.PriorityQueue[int] = asyncio.PriorityQueue()
         for slot in range(slots):
             self._free_slots.put_nowait(slot)
@@ -63,7 +67,8 @@ class JobRunner:
         try:
             async with self._slot() as slot, self._directory.workspace(job.job_id) as workspace:
                 await self._place_inputs(job, workspace)
-                stages = await self._run_stages(job, workspace, slot)
+                with self._live.running(job) as live:
+                    stages = await self._run_stages(job, workspace, slot, live)
         except Exception as error:
             # A disk that is full, or a fault of ours: this job has failed, the others and the grader have not.
             log.exception("job %s attempt %d failed outside of its stages", job.job_id, job.attempt)
@@ -99,11 +104,14 @@ class JobRunner:
             if job.student_jobs is not None:
                 await asyncio.to_thread(lambda: workspace.write_input(JOBS, _report(job).encode()))
 
-    async def _run_stages(self, job: Job, workspace: Workspace, slot: int) -> list[StageResult]:
+    async def _run_stages(self, job: Job, workspace: Workspace, slot: int, live: LiveJob) -> list[StageResult]:
         results: list[StageResult] = []
         for index, stage in enumerate(job.stages):
             place = Place(job_id=job.job_id, attempt=job.attempt, stage=index, slot=slot, directory=workspace.path)
-            result = await run_bounded(functools.partial(self._run_stage, stage, place), workspace)
+            live.begin(index)
+            run = functools.partial(self._run_stage, stage, place, on_output=functools.partial(live.hear, index))
+            result = await run_bounded(run, workspace)
+            live.end(index, result)
             results.append(result)
             log.info(
                 "job %s attempt %d stage %d ended: exit code %s, reason %s",
@@ -117,12 +125,12 @@ class JobRunner:
                 break
         return results
 
-    async def _run_stage(self, stage: Stage, place: Place, ending: Ending) -> StageResult:
+    async def _run_stage(self, stage: Stage, place: Place, ending: Ending, on_output: OnOutput) -> StageResult:
         if stage.results:
             return await run_sealed(
-                self._runtime, stage, place, ending, max_bytes=self._max_results_bytes, now=self._now
+                self._runtime, stage, place, ending, on_output, max_bytes=self._max_results_bytes, now=self._now
             )
-        return await self._runtime.run_stage(stage, place, ending)
+        return await self._runtime.run_stage(stage, place, ending, on_output)
 
 
 def _report(job: Job) -> str:

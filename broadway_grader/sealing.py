@@ -26,7 +26,7 @@ from broadway_grader.ending import Ending
 from broadway_grader.errors import Fault, InvalidResults
 from broadway_grader.gradescope import parse_results
 from broadway_grader.removal import remove_tree, unlink
-from broadway_grader.runtimes.port import Place, Runtime
+from broadway_grader.runtimes.port import OnOutput, Place, Runtime, nobody
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ async def run_sealed(
     stage: Stage,
     place: Place,
     ending: Ending | None = None,
+    on_output: OnOutput = nobody,
     *,
     max_bytes: int,
     now: Callable[[], datetime],
@@ -73,7 +74,7 @@ async def run_sealed(
             message=f"it was not run: what stood at /job/{RESULTS} before it cannot be removed ({error.strerror})",
             image=stage.image,
         )
-    result = await runtime.run_stage(stage, place, ending)
+    result = await runtime.run_stage(stage, place, ending, on_output)
     if result.reason in (Reason.IMAGE_UNAVAILABLE, Reason.RUNTIME_ERROR):
         return result  # it did not run, or will again
     try:

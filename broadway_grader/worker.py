@@ -16,6 +16,7 @@ from broadway_grader.delivery import Delivery
 from broadway_grader.domain import Job, JobResult
 from broadway_grader.errors import ApiError, UnknownWorker
 from broadway_grader.heartbeat import Heartbeat
+from broadway_grader.live_output import LiveOutput
 from broadway_grader.recovery import Recovery
 from broadway_grader.registration import Membership
 from broadway_grader.retry import Backoff, retry
@@ -64,8 +65,9 @@ class Worker:
         poll_wait: int,
         backoff: Backoff,
         chance: Callable[[], float] = random.random,
+        live: LiveOutput | None = None,
     ) -> None:
-        """`poll_wait`: seconds that the API is asked to hold a poll."""
+        """`poll_wait`: seconds that the API is asked to hold a poll. `live`: what the runner's jobs print."""
         self._client = client
         self._membership = membership
         self._runner = runner
@@ -76,6 +78,7 @@ class Worker:
         self._poll_wait = poll_wait
         self._backoff = backoff
         self._chance = chance
+        self._live = live or LiveOutput(is_on=False)
         self._held: dict[tuple[str, int], _Held] = {}
         # Claims whose results the API would not take. It may take them for ours still, and hand them out again.
         self._given_up: deque[tuple[str, int]] = deque(maxlen=REMEMBERED_CLAIMS)
@@ -103,22 +106,26 @@ class Worker:
             self._membership,
             self._running,
             self._lost,
+            self._live.heard,
             sleep=self._backoff.sleep,
             chance=self._chance,
         )
         beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
         claiming = asyncio.create_task(self._claim_forever(), name="claiming")
+        sending = asyncio.create_task(
+            self._live.run(self._client, lambda: self._membership.worker_id), name="live output"
+        )
         recovering = asyncio.create_task(self._recovery.run(), name="recovery")
         try:
-            # Neither of the two ends by itself: one that does has a fault, which must not go unnoticed.
-            await _all_unless(self._stopping, claiming, beating)
+            # None of these ends by itself: one that does has a fault, which must not go unnoticed.
+            await _all_unless(self._stopping, claiming, beating, sending)
             await _cancel(claiming)
             log.info("stopping: no more jobs are taken, %d are still running", len(self._held))
             if not await _all_unless(self._forced, *self._tasks()):
                 log.warning("stopping at once: killing %d jobs", len(self._held))
         finally:
             await _cancel(claiming, recovering, *self._tasks())
-            await _cancel(beating)
+            await _cancel(beating, sending)
             await self._say_goodbye()
 
     async def _claim_forever(self) -> None:
@@ -169,7 +176,7 @@ class Worker:
             return jobs
         named = {**self._running(worker_id), **{job.job_id: job.attempt for job in jobs}}
         try:
-            lost = await self._client.heartbeat(worker_id, named)
+            lost = (await self._client.heartbeat(worker_id, named)).lost
         except ApiError as error:
             log.warning("worker %s cannot tell whether its new jobs are still its own: %s", worker_id, error)
             return jobs  # waiting would not make it better: the next heartbeat tells

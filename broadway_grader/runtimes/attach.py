@@ -70,7 +70,8 @@ class AttachedStream:
         frames = Frames()
         # An engine that dies or a connection that is hung up ends the output; its container's fate is known elsewhere.
         with contextlib.closing(self._response), contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
-            while output.dropped_bytes < COUNTED_BYTES and (chunk := self._response.raw.read(_CHUNK)):
+            # What has come, be it one byte: whoever follows the job does not wait until a chunk is full.
+            while output.dropped_bytes < COUNTED_BYTES and (chunk := self._response.raw.read1(_CHUNK)):
                 for payload in frames.feed(chunk):
                     output.add(payload)
         self._disconnect()

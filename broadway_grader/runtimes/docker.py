@@ -19,7 +19,7 @@ from broadway_grader.runtimes.engine import ENGINE_ERRORS, Engine, explanation
 from broadway_grader.runtimes.hosts import write_hosts
 from broadway_grader.runtimes.images import Images, ImageUnavailable
 from broadway_grader.runtimes.output import outputs_of_stage
-from broadway_grader.runtimes.port import Place, Settings, UnusableHere, UnusableStage
+from broadway_grader.runtimes.port import OnOutput, Place, Settings, UnusableHere, UnusableStage, nobody
 from broadway_grader.runtimes.users import user_of_slot
 
 log = logging.getLogger(__name__)
@@ -70,11 +70,15 @@ class DockerRuntime:
         except ENGINE_ERRORS as error:
             raise SetupError(f"cannot remove the containers of an earlier life: {error}") from error
 
-    async def run_stage(self, stage: Stage, place: Place, ending: Ending | None = None) -> StageResult:
+    async def run_stage(
+        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+    ) -> StageResult:
         # In a task of its own, which is told to end and never cancelled: a cancellation between a call to the engine
         # and its answer would leave a container that nobody knows of.
         ending = ending or Ending()
-        running = asyncio.create_task(self._run(stage, place, ending), name=f"stage {place.job_id}/{place.stage}")
+        running = asyncio.create_task(
+            self._run(stage, place, ending, on_output), name=f"stage {place.job_id}/{place.stage}"
+        )
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -89,10 +93,12 @@ class DockerRuntime:
             await self._remove_forgotten()
         self._engine.close()
 
-    async def _run(self, stage: Stage, place: Place, ending: Ending) -> StageResult:
+    async def _run(self, stage: Stage, place: Place, ending: Ending, on_output: OnOutput) -> StageResult:
         outcome = Outcome()
         limits = self._settings.limits
         outputs = outputs_of_stage(limits.log_bytes, ending, stop=limits.stop_at_log_bytes)
+        if stage.logs:
+            on_output(outputs)
         begun, digest = datetime.now(UTC), None
         try:
             self._refuse_foreigner(stage)

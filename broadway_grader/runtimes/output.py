@@ -29,6 +29,15 @@ class BoundedOutput:
             self._exceeded()
         self.dropped_bytes += count
 
+    @property
+    def size(self) -> int:
+        """Bytes that were kept so far."""
+        return len(self._kept)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Some of what was kept so far; from any thread."""
+        return bytes(self._kept[start : start + size])
+
     def result(self) -> Output:
         """What was kept, as text: whatever is no UTF-8 becomes a replacement character."""
         text = self._kept.decode("utf-8", errors="replace")

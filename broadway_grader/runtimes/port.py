@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from broadway_grader.domain import Stage, StageResult
 from broadway_grader.ending import Ending
+from broadway_grader.runtimes.output import BoundedOutput
 from broadway_grader.runtimes.users import StageUsers
 
 
@@ -52,6 +54,14 @@ class Place:
     directory: Path  # absolute
 
 
+#: Who looks at a stage's stdout and stderr while they grow. To return at once, and not to raise.
+OnOutput = Callable[[Sequence[BoundedOutput]], None]
+
+
+def nobody(_outputs: Sequence[BoundedOutput]) -> None:
+    """Looks at no output."""
+
+
 class UnusableStage(ValueError):
     """The stage asks for something that it cannot have here; says what."""
 
@@ -86,13 +96,16 @@ class Runtime(Protocol):
         Raises SetupError if that is impossible: a leftover stage could still write to its /job.
         """
 
-    async def run_stage(self, stage: Stage, place: Place, ending: Ending | None = None) -> StageResult:
+    async def run_stage(
+        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+    ) -> StageResult:
         """Run one stage to its end, with `place.directory` as its /job.
 
         Whatever happens, nothing of the stage is left when this returns or raises: no process, no container. Every
         failure, of the stage or of the runtime, is in the result. Seconds of `stage.timeout` count from the start of
         the stage's first process. Being cancelled kills the stage, and so does an order that `ending` is given, whose
-        reason and message are then the result's.
+        reason and message are then the result's. `on_output` is told before it begins where its stdout and stderr will
+        be kept, unless they are not.
         """
 
     async def close(self) -> None:

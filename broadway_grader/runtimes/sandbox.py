@@ -22,7 +22,7 @@ from broadway_grader.errors import SetupError
 from broadway_grader.runtimes import bubblewrap
 from broadway_grader.runtimes.orphans import end_all_with
 from broadway_grader.runtimes.output import BoundedOutput, outputs_of_stage
-from broadway_grader.runtimes.port import Place, Settings, UnusableStage
+from broadway_grader.runtimes.port import OnOutput, Place, Settings, UnusableStage, nobody
 from broadway_grader.runtimes.process import KILL_GRACE, BwrapProcess, Report, adopt_orphans, read_stream
 from broadway_grader.runtimes.users import host_user
 
@@ -83,10 +83,12 @@ class SandboxRuntime:
         if ended:
             log.warning("killed %d processes of sandboxes that an earlier life was making", ended)
 
-    async def run_stage(self, stage: Stage, place: Place, ending: Ending | None = None) -> StageResult:
+    async def run_stage(
+        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+    ) -> StageResult:
         begun = datetime.now(UTC)
         try:
-            return await self._run(stage, place, ending or Ending())
+            return await self._run(stage, place, ending or Ending(), on_output)
         except UnusableStage as error:
             return self._failure(stage, begun, Reason.STAGE_FAILED, str(error))
         except (OSError, ValueError) as error:
@@ -99,12 +101,14 @@ class SandboxRuntime:
     async def _trial(self) -> StageResult:
         with _trial_directory() as directory:
             place = Place(job_id="trial", attempt=1, stage=0, slot=0, directory=directory)
-            return await self._run(Stage(image="", entry_point=["true"], timeout=10.0), place, Ending())
+            return await self._run(Stage(image="", entry_point=["true"], timeout=10.0), place, Ending(), nobody)
 
-    async def _run(self, stage: Stage, place: Place, ending: Ending) -> StageResult:
+    async def _run(self, stage: Stage, place: Place, ending: Ending, on_output: OnOutput) -> StageResult:
         if not stage.entry_point:
             raise UnusableStage("no entry_point: without images there is no default command either")
         outputs = outputs_of_stage(self._limits.log_bytes, ending, stop=self._limits.stop_at_log_bytes)
+        if stage.logs:
+            on_output(outputs)
         started_at = datetime.now(UTC)
         with contextlib.ExitStack() as reports:
             stage_report = reports.enter_context(contextlib.closing(Report()))

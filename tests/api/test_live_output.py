@@ -132,8 +132,8 @@ async def test_a_job_is_followed_from_before_it_starts_to_its_end(any_api: Api) 
         await api.report(worker, job, success=False, info=[info])
         seen = await events.rest()
     assert (printed(seen), printed(seen, "stderr")) == ("rest", " no")
-    assert [kind for kind, _ in seen if kind != "output"] == ["job", "stage", "end"]
-    stage, end = seen[-2][1], seen[-1][1]
+    assert [kind for kind, _ in seen if kind != "output"] == ["stage", "job", "end"]
+    stage, end = seen[-3][1], seen[-1][1]
     assert (stage["state"], stage["exit_code"], stage["reason"]) == ("ended", 3, "stage_failed")
     assert (end["state"], end["reason"], end["dropped"]) == ("failed", "stage_failed", 92)
 
@@ -228,14 +228,15 @@ async def test_a_follower_that_reads_nothing_costs_little_and_learns_what_it_mis
         await eventually(followed)
         for number in range(160):
             assert (await post(api, worker, job, piece(number * len(text), text))).status_code == 200
-        await api.report(worker, job, info=[{"exit_code": 0, "stdout": text * 160}])
-        said = await connection.until(b"event: end")
+        said = await connection.until(b'"start": %d' % (159 * len(text)))
+        await api.report(worker, job, info=[{"exit_code": 0, "stdout": text * 160 + "end"}])
+        said += await connection.until(b"event: end")
     outputs = [json.loads(line[6:]) for line in said.split(b"\n") if line.startswith(b'data: {"attempt"')]
     outputs = [data for data in outputs if "text" in data]
     dropped = sum(data["dropped"] for data in outputs)
     told = sum(len(data["text"]) for data in outputs)
-    assert told + dropped == 160 * len(text)
-    # What a socket's buffers take, the tail, and what is left for the end: not all that went by.
+    assert told + dropped == 160 * len(text) + len("end")
+    # What a socket's buffers take and the tail: not all that went by.
     assert dropped > 1_000_000
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from broadway_grader.domain import Output, Reason, Stage, StageResult
 from broadway_grader.ending import Ending
-from broadway_grader.runtimes.port import Place, Settings
+from broadway_grader.runtimes.port import OnOutput, Place, Settings, nobody
 from tests.chaos.outcomes import Outcome
 
 
@@ -26,7 +26,9 @@ class FakeRuntime:
     async def remove_leftovers(self) -> None:
         """A stage is a task of the process, and ends with it."""
 
-    async def run_stage(self, stage: Stage, place: Place, ending: Ending | None = None) -> StageResult:
+    async def run_stage(
+        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+    ) -> StageResult:
         del ending  # a pause and an exit code give no cause for it
         started_at = datetime.now(UTC)
         outcome = Outcome.of(stage.env)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from broadway_grader.domain import Stage, StageResult
 from broadway_grader.ending import Ending
-from broadway_grader.runtimes.port import Place, Runtime
+from broadway_grader.runtimes.port import OnOutput, Place, Runtime, nobody
 
 BEGIN, END, STOPPED = "begin", "end", "stopped"
 
@@ -80,10 +80,12 @@ class RecordedRuntime:
     async def remove_leftovers(self) -> None:
         await self._runtime.remove_leftovers()
 
-    async def run_stage(self, stage: Stage, place: Place, ending: Ending | None = None) -> StageResult:
+    async def run_stage(
+        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+    ) -> StageResult:
         self._recorder.note(place, BEGIN)
         try:
-            result = await self._runtime.run_stage(stage, place, ending)
+            result = await self._runtime.run_stage(stage, place, ending, on_output)
         except BaseException:
             self._recorder.note(place, STOPPED)
             raise

@@ -96,7 +96,7 @@ async def test_a_heartbeat(client: ApiClient, api: FakeApi) -> None:
     api.say("heartbeat", Reply(body=sample("heartbeat_answer")))
     request = sample("heartbeat_request")
     running = {job["job_id"]: job["attempt"] for job in request["running"]}
-    assert await client.heartbeat(WORKER_ID, running) == frozenset(sample("heartbeat_answer")["data"]["lost"])
+    assert (await client.heartbeat(WORKER_ID, running)).lost == frozenset(sample("heartbeat_answer")["data"]["lost"])
     assert api.calls[0].body == request
     assert api.calls[0].headers["worker-id"] == WORKER_ID
 

@@ -20,7 +20,7 @@ from broadway_grader.clock import utc_now
 from broadway_grader.domain import Reason, Stage, StageResult
 from broadway_grader.ending import Ending
 from broadway_grader.errors import InvalidResults
-from broadway_grader.runtimes.port import Place
+from broadway_grader.runtimes.port import OnOutput, Place, nobody
 from broadway_grader.sealing import RESULTS, clear, run_sealed, take
 
 FORGED = b'{"score": 100}'
@@ -164,7 +164,9 @@ class Scripted:
     def __init__(self, what: Callable[[Path], object], reason: Reason | None = None) -> None:
         self.what, self.reason, self.ran = what, reason, False
 
-    async def run_stage(self, stage: Stage, place: Place, ending: Ending | None = None) -> StageResult:
+    async def run_stage(
+        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+    ) -> StageResult:
         self.ran = True
         self.what(place.directory / RESULTS)
         return StageResult(started_at=utc_now(), finished_at=utc_now(), runtime=self.name, reason=self.reason)

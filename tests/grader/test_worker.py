@@ -265,7 +265,7 @@ async def test_a_result_is_posted_under_the_id_that_claimed_the_job(grader: Grad
     api.say("claim", jobs(2))
     await until(lambda: (job_id(2), 1) in grader.runner.running, "the slot to be free again")
     assert len(api.of("report")) == 2, "a result of an unknown worker is set aside"
-    assert len(list(grader.spool.refused.iterdir())) == 1
+    await until(lambda: len(list(grader.spool.refused.iterdir())) == 1, "it to be set aside")
 
 
 async def test_a_job_handed_out_again_under_the_new_id_is_reported_under_it(grader: Grader, api: FakeApi) -> None:

@@ -19,7 +19,7 @@ from broadway_grader.domain import Job, Reason, Stage, StageResult
 from broadway_grader.ending import Ending
 from broadway_grader.errors import SetupError
 from broadway_grader.runner import JobRunner
-from broadway_grader.runtimes.port import Place
+from broadway_grader.runtimes.port import OnOutput, Place, nobody
 from broadway_grader.workspace import WorkDirectory
 
 JOB_ID = "697dd0a80a1b2c3d4e5f6011"
@@ -133,7 +133,9 @@ class ScriptedRuntime:
         self.roster: object = None
         self.jobs: object = None
 
-    async def run_stage(self, stage: Stage, place: Place, ending: Ending | None = None) -> StageResult:
+    async def run_stage(
+        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+    ) -> StageResult:
         self._look(place)
         if stage.image == "crash":
             raise RuntimeError("out of the blue")

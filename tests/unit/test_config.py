@@ -60,6 +60,7 @@ OTHER: dict[str, tuple[str, Any]] = {  # a value of each option that is neither 
     "image_pull_policy": ("never", "never"),
     "max_log_bytes": ("4096", 4096),
     "max_results_bytes": ("2048", 2048),
+    "live_output": ("false", False),
     "excess_output": ("stop", "stop"),
     "stage_memory": ("256m", "256m"),
     "stage_cpus": ("0.5", 0.5),

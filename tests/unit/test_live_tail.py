@@ -36,6 +36,15 @@ def printed(told: list[Told], stream: str = "stdout") -> str:
     return "".join(f"{'~' if one.dropped else ''}{one.piece.data.decode()}" for one in found)
 
 
+def ended(reader: Reader, over: Job, logs: list[StageLog]) -> list[Told]:
+    """All that is told once a job has ended."""
+    told = list(reader.log(over, logs)) if reader.lacks_log_of(over) else []
+    told += reader.job(over)
+    told += list(reader.log(over, logs)) if reader.lacks_log_of(over) else []
+    assert not reader.lacks_log_of(over)
+    return [*told, reader.end(over)]
+
+
 @given(
     places=st.dictionaries(st.tuples(st.integers(0, 99), st.sampled_from(STREAMS)), st.integers(0, 10**11)),
     attempt=st.integers(0, 10**8),
@@ -76,7 +85,7 @@ def test_pieces_may_come_twice_late_or_not_at_all(text: str, cuts: list[tuple[in
         assert one.piece.start == place + one.dropped
         assert log[one.piece.start : one.piece.end] == one.piece.data
         place = one.piece.end
-    told += reader.end(job(OVER, reported=1), [StageLog(stage=0, stdout=text, stderr="")])
+    told += ended(reader, job(OVER, reported=1), [StageLog(stage=0, stdout=text, stderr="")])
     end = told[-1].what
     assert isinstance(end, End)
     whole = "".join(one.what.piece.data.decode() for one in told if isinstance(one.what, Printed))
@@ -105,7 +114,7 @@ def test_who_comes_back_goes_on_where_they_were_also_in_the_log() -> None:
     assert printed(more) == "three "
     third = Reader(more[-1].reading, None)
     log = [StageLog(stage=0, stdout="one two three four", stderr="oh")]
-    rest = [*third.job(job(OVER, reported=1)), *third.end(job(OVER, reported=1), log)]
+    rest = ended(third, job(OVER, reported=1), log)
     assert (printed(rest), printed(rest, "stderr")) == ("four", "oh")
     assert rest[-1].reading == Reading(attempt=1, to_the_end=True)
 
@@ -117,17 +126,27 @@ def test_a_new_attempt_is_a_new_beginning() -> None:
     told = [*reader.job(job(RUNNING)), *reader.tail(old)]
     told += [*reader.job(job(JobState.QUEUED)), *reader.tail(old)]
     told += [*reader.tail(new), *reader.job(job(RUNNING, 2)), *reader.tail(new)]  # its output may come first
-    told += reader.end(job(OVER, 2, reported=2), [StageLog(stage=0, stdout="again and well", stderr="")])
+    told += ended(reader, job(OVER, 2, reported=2), [StageLog(stage=0, stdout="again and well", stderr="")])
     assert printed(told) == "in vainagain and well"
-    assert [one.what.state for one in told if isinstance(one.what, Job)] == [RUNNING, JobState.QUEUED, RUNNING]
+    assert [one.what.state for one in told if isinstance(one.what, Job)] == [RUNNING, JobState.QUEUED, RUNNING, OVER]
 
 
 def test_the_log_of_an_attempt_that_was_not_followed_is_not_mixed_into_one_that_was() -> None:
     lost = job(JobState.FAILED, 2, reported=1)
     log = [StageLog(stage=0, stdout="of the first", stderr="")]
     followed = Reader(Reading(attempt=2, places={(0, "stdout"): 3}), None)
-    assert printed(list(followed.end(lost, log))) == ""
-    assert printed(list(Reader(None, None).end(lost, log))) == "of the first"
+    assert printed(ended(followed, lost, log)) == ""
+    assert printed(ended(Reader(None, None), lost, log)) == "of the first"
+
+
+def test_the_log_of_an_attempt_that_failed_is_told_before_the_next_begins() -> None:
+    reader = Reader(None, None)
+    told = list(reader.job(job(RUNNING)))
+    again = job(RUNNING, 2, reported=1)  # an infrastructure fault; who looks once in half a second misses the queue
+    assert reader.lacks_log_of(again)
+    told += [*reader.log(again, [StageLog(stage=0, stdout="no luck", stderr="")]), *reader.job(again)]
+    assert not reader.lacks_log_of(again)
+    assert [type(one.what) for one in told] == [Job, Printed, Job]
 
 
 def test_stages_begin_before_their_output_and_end_after_it() -> None:
