@@ -19,6 +19,7 @@ from broadway_api.cluster_tokens import ClusterTokens, TokenFileFault
 from broadway_api.course_config import CourseConfigFault
 from broadway_api.errors import Rejected, StoreError
 from broadway_api.handlers.shared import HttpLimits
+from broadway_api.open_files import raise_limit
 from broadway_api.policy import Policy
 from broadway_api.secret_box import SecretBox, open_key_file
 from broadway_api.server import Running, WebhookSettings, serve
@@ -60,6 +61,7 @@ def logging_of(config: ApiConfig) -> Logging:
 
 async def run(config: ApiConfig, tokens: ClusterTokens, courses: Sequence[Course] | None) -> int:
     """Open the store, serve, and stop when asked to."""
+    raise_limit()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

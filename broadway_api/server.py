@@ -9,8 +9,10 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from broadway_api.app import make_app
@@ -21,6 +23,7 @@ from broadway_api.handlers.shared import HttpLimits, OpenRequests, OpenSockets
 from broadway_api.loop_monitor import LoopMonitor
 from broadway_api.measured_store import measured
 from broadway_api.metrics import Metrics
+from broadway_api.open_files import OpenFiles
 from broadway_api.outbox import Outbox
 from broadway_api.policy import Policy
 from broadway_api.secret_box import SecretBox
@@ -98,7 +101,7 @@ async def serve(
     sweeper = Sweeper(store, service.settler, service.wake_ups, policy, clock)
     connected = OpenSockets()
     app = make_app(service, monitor=monitor, requests=requests, sockets=connected, limits=limits)
-    server = HTTPServer(
+    server = _Server(
         app,
         ssl_options=tls,
         idle_connection_timeout=IDLE_SECONDS,
@@ -132,6 +135,20 @@ async def serve(
         await end_all(tasks)
         if way is not None:
             way.close()
+
+
+class _Server(HTTPServer):
+    """Closes connections for which there is no room. Left in the kernel's queue they would keep the loop busy."""
+
+    def initialize(self, *arguments: Any, **named: Any) -> None:
+        super().initialize(*arguments, **named)
+        self._open_files = OpenFiles()
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        if self._open_files.has_room(stream.socket.fileno()):
+            super().handle_stream(stream, address)
+        else:
+            stream.close()
 
 
 def _background(name: str, run: Callable[[], Awaitable[None]], failure: asyncio.Future[None]) -> asyncio.Task[None]:

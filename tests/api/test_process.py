@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import sqlite3
@@ -439,3 +440,35 @@ def test_help_names_every_variable(tmp_path: Path) -> None:
     shown = subprocess.run([sys.executable, ROOT / "api.py", "--help"], capture_output=True, text=True, check=True)
     assert len(set(re.findall(r"BROADWAY_[A-Z_]+", shown.stdout))) >= 16
     assert shown.stderr == ""
+
+
+def test_more_connections_than_it_may_have_files_leave_it_calm(tmp_path: Path, stack: ExitStack) -> None:
+    api = Api(tmp_path, stack, token=TOKEN)
+    process = api.start()
+    client = api.ready(process)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[0] in (65_536, most)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (120, 120))
+    crowd = [stack.enter_context(socket.create_connection(("127.0.0.1", api.port))) for _ in range(200)]
+    for one in crowd:
+        one.settimeout(START_SECONDS)
+    assert crowd[-1].recv(1) == b""  # closed, not left waiting
+    assert client.get("/healthz").status_code == 200
+    answer = client.post("/api/v1/grading_run", json=run_config(), headers={"Authorization": TOKEN})
+    assert answer.status_code == 200, answer.text  # the store has its files
+    for one in crowd:
+        one.close()
+    with httpx.Client(base_url=f"http://127.0.0.1:{api.port}") as newcomer:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(newcomer):
+            assert time.monotonic() < deadline, process.output()
+            time.sleep(0.05)
+    assert api.logs().count("connections are closed unheard: only 120 files may be open") == 1
+    assert "Traceback" not in api.logs()
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz").status_code == 200
+    except httpx.TransportError:
+        return False

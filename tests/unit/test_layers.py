@@ -36,6 +36,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.metrics", "broadway_api.store.port"),
     ),
     "broadway_api.supervision": ("broadway_api.errors",),
+    "broadway_api.open_files": (),
     # Rules are pure.
     "broadway_api.causes": ("broadway_api.domain",),
     "broadway_api.lifecycle": ("broadway_api.domain", "broadway_api.causes"),
@@ -188,7 +189,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.service", "broadway_api.sweeper", "broadway_api.handlers.shared", "broadway_api.app"),
         *("broadway_api.tenants", "broadway_api.cluster_tokens"),
         *("broadway_api.metrics", "broadway_api.measured_store"),
-        *("broadway_api.outbox", "broadway_api.webhook"),
+        *("broadway_api.outbox", "broadway_api.webhook", "broadway_api.open_files"),
     ),
     # The grader and the client speak to the API over the wire alone.
     "broadway_grader": (),
