@@ -67,11 +67,15 @@ def test_a_comparison_says_where_broadway_is_behind() -> None:
 
 
 async def test_the_wire_is_counted_with_the_heads_of_segments() -> None:
+    ended = asyncio.Event()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await reader.readline():
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + bytes(1000))
             assert request == b"x" * 99 + b"\n"
         writer.close()
+        await writer.wait_closed()
+        ended.set()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
@@ -80,6 +84,7 @@ async def test_the_wire_is_counted_with_the_heads_of_segments() -> None:
             await connection.ask(b"x" * 99 + b"\n")
             connection.note("asked")
         connection.close()
+        await ended.wait()
     ((what, (sent, received)),) = connection.noted().items()
     assert what == "asked"
     assert 100 + 52 <= sent <= 100 + 3 * 52  # the question, and up to two segments that only acknowledge
