@@ -19,9 +19,11 @@ from typing import Any
 import httpx
 import pymongo
 import pytest
+import websockets
 
 from broadway_client.cli.processes import Process, free_port
 from tests import services
+from tests.api.course_protocol import hear, report, say
 from tests.e2e.classes import run_config, stage
 from tests.e2e.cluster import CONFIG, Cluster, start_nginx
 from tests.e2e.fleet import TOKEN
@@ -171,6 +173,18 @@ def test_events_pass_as_they_come(cluster: Cluster, http: httpx.Client) -> None:
         assert time.monotonic() - begun < 3
         http.post(f"grading_run/{run_id}/cancel").raise_for_status()
         assert '"state": "cancelled"' in [line for line in lines if line.startswith("data:")][-1]
+
+
+async def test_a_grader_speaks_over_a_websocket(cluster: Cluster, http: httpx.Client) -> None:
+    url, headers = cluster.url.replace("http:", "ws:"), {"Authorization": f"Bearer {TOKEN}"}
+    async with websockets.connect(f"{url}/api/v1/worker_ws/eniac", additional_headers=headers) as connection:
+        await say(connection, "register", {"hostname": "eniac"})
+        assert await hear(connection) == {"success": True}
+        run_id = cluster.client.create_run({**run_config("true"), "student_pipeline": [{"image": "course/grade:1"}]})
+        cluster.client.start_run(run_id)
+        job = await hear(connection)
+        await say(connection, "job_result", report(job["grading_job_id"]))
+        cluster.wait_for(lambda: cluster.client.run(run_id)["state"] == "finished", "the run to end")
 
 
 def test_a_body_over_the_apis_limit_is_refused_in_the_apis_words(http: httpx.Client) -> None:
