@@ -24,7 +24,8 @@ from tests.api.raw import connect
 from tests.api.serving import DEADLINE, SHORT_LEASE, TOKEN, Api, eventually, run_config, serving
 from tests.contract.scenarios import NOW
 
-DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "broadway.json"
+ROOT = Path(__file__).parents[2]
+DASHBOARD = ROOT / "deploy" / "grafana" / "broadway.json"
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -166,3 +167,8 @@ async def test_the_dashboard_asks_only_for_metrics_that_there_are(api: Api) -> N
     assert asked <= there
     ours = {name for name in there if name.startswith("broadway_") and not name.endswith(("_sum", "_count"))}
     assert ours <= asked, "metrics that nobody looks at"
+    # What scales graders, and the alerts and the table that operators are given.
+    for page in ("deploy/kubernetes/graders.yaml", "docs/operations.md"):
+        named = set(re.findall(r"(?<![/\w])broadway_(?!token\b)\w+", (ROOT / page).read_text()))
+        assert named, page
+        assert named <= there | {name.removesuffix("_bucket") for name in there}, page
