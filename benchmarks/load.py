@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,11 +32,12 @@ class Plan:
 
     port: int
     token: str = ""
-    do: str  # "empty": BODY to any path for `seconds`; "drain": until the queue is empty
+    do: str  # "empty": BODY to any path for `seconds`; "drain": until the queue is empty, or `jobs` are done
     workers: int  # each with a connection of its own
     slots: int = 1
     together: bool = True  # results and the next claim in one request; else in one each
     seconds: float = 0.0
+    jobs: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +99,11 @@ class Connection(asyncio.Protocol):
             self._answer.set_exception(error or ConnectionError("closed without an answer"))
 
 
-def request(method: str, path: str, *, token: str = "", worker: str = "", body: bytes = b"") -> bytes:
+def request(
+    method: str, path: str, *, token: str = "", worker: str = "", body: bytes = b"", headers: Sequence[str] = ()
+) -> bytes:
     """A request as its bytes."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *headers]
     lines += [f"Authorization: Bearer {token}"] if token else []
     lines += [f"Worker-Id: {worker}"] if worker else []
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"] if body else []
@@ -145,22 +149,24 @@ async def empty(connection: Connection, plan: Plan) -> int:
 
 
 async def drain(connection: Connection, plan: Plan) -> int:
-    """A worker: claim and report until the queue is empty."""
+    """A worker: claim and report until the queue is empty, or its share of the jobs is done."""
     registration = {"hostname": "benchmark", "slots": plan.slots}
     path = "/api/v1/worker_register"
     worker = (await ask_json(connection, "POST", path, registration, token=plan.token))["worker_id"]
     sender = {"token": plan.token, "worker": worker}
     report = _report_together if plan.together else _report_singly
+    share = plan.jobs / plan.workers if plan.jobs else math.inf
     drained = 0
     claim = request("GET", f"/api/v1/grading_job?slots={plan.slots}", **sender)
-    while True:
+    while drained < share:
         status, answer = await connection.ask(claim)
         if status == 498:
-            return drained
+            break
         jobs = json.loads(answer)["data"]["jobs"]
-        while jobs:
+        while jobs and drained < share:
             drained += len(jobs)
-            jobs = await report(connection, plan, jobs, sender)
+            jobs = await (report if drained < share else _report_singly)(connection, plan, jobs, sender)
+    return drained
 
 
 async def _report_singly(connection: Connection, plan: Plan, jobs: list[Any], sender: dict[str, str]) -> list[Any]:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.load import Connection, Load, Plan, ask_json
 from broadway_client.cli.processes import Process, free_port, start
@@ -46,18 +47,23 @@ class Server:
         return Path(f"/proc/{self.process.pid}/{name}").read_text()
 
 
-async def start_run(server: Server, students: int) -> str:
-    """A run of so many students, its jobs in the queue; its id."""
-    connection = await Connection.open(server.port)
-    config = {
+def config_of(students: int) -> dict[str, Any]:
+    """A run config as a course might write it."""
+    return {
         "students": [{"NET_ID": f"student{number}", "SEED": number} for number in range(students)],
         "student_pipeline": [{"image": "grade:1", "env": {"COURSE": "cs101", "WHO": "$NET_ID"}, "entry_point": ["/g"]}],
         "env": {"SEMESTER": "fall"},
     }
-    run_id = (await ask_json(connection, "POST", "/api/v1/grading_run", config, token=TOKEN))["grading_run_id"]
+
+
+async def start_run(server: Server, students: int) -> str:
+    """A run of so many students, its jobs in the queue; its id."""
+    connection = await Connection.open(server.port)
+    created = await ask_json(connection, "POST", "/api/v1/grading_run", config_of(students), token=TOKEN)
+    run_id = str(created["grading_run_id"])
     await ask_json(connection, "POST", f"/api/v1/grading_run/{run_id}", token=TOKEN)
     connection.close()
-    return str(run_id)
+    return run_id
 
 
 async def load(plan: Plan) -> Load:
