@@ -53,11 +53,11 @@ def make_app(
     )
     routes = [
         *course_protocol_graders.routes,  # those whose paths are not theirs alone come before ours
+        *workers.routes,  # tried one after another, so the busiest come first
         *courses.routes,
         *output.routes,
         *views.routes,
         *secrets.routes,
-        *workers.routes,
         *tenants.routes,
         *operations.routes,
         *documentation.routes,

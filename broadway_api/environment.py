@@ -64,9 +64,13 @@ def resolve(
 ) -> dict[str, str]:
     """The environment as the container gets it; `secrets` by their names. Raises UnresolvedTemplate, KeyError."""
     variables = {**merged, **{name: escape(value) for name, value in reserved.items()}}
-    # Known beforehand: a secret is never taken for a template, whatever its value begins with.
-    known = {name: (secrets or {})[value.name] for name, value in variables.items() if isinstance(value, SecretRef)}
-    return {name: _resolve_one(name, variables, known) for name in variables}
+    # Known beforehand: a secret is never taken for a template, whatever its value begins with; and what is none.
+    known = {
+        name: (secrets or {})[value.name] if isinstance(value, SecretRef) else value
+        for name, value in variables.items()
+        if isinstance(value, SecretRef) or not value.startswith("$")
+    }
+    return {name: known[name] if name in known else _resolve_one(name, variables, known) for name in variables}
 
 
 def is_template(value: str) -> bool:

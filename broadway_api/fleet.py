@@ -193,7 +193,11 @@ class Fleet:
         job = finished.job
         if finished.repeated:
             return lifecycle.state_after_attempt(job, claim.worker_id, claim.attempt)
-        logger.info("job %s of run %s by worker %s: %s %s", job.id, job.run_id, claim.worker_id, job.state, job.reason)
+        # Of a thousand jobs a second that go well the store knows enough.
+        level = logging.DEBUG if result.success else logging.INFO
+        logger.log(
+            level, "job %s of run %s by worker %s: %s %s", job.id, job.run_id, claim.worker_id, job.state, job.reason
+        )
         if result.reason and result.reason.is_infrastructure:
             await self._note_fault(job, claim.worker_id, result.reason)
         if job.state is JobState.QUEUED:

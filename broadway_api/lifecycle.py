@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from broadway_api import causes
 from broadway_api.domain import (
@@ -136,39 +137,41 @@ def next_step(progress: RunProgress) -> Step | None:
 
 def after_result(job: Job, result: Result, now: datetime) -> Job:
     """The running job after its worker reported."""
-    ended = replace(_end_attempt(job, result.reason, now, reported=True), info=result.info)
-    if result.reason and result.reason.is_infrastructure and job.attempt < job.attempt_limit:
-        return _queue_again(ended, avoid=job.worker_id, until=now + RETRY_ELSEWHERE)
+    reason = None if result.success else result.reason or Reason.STAGE_FAILED
+    changes: dict[str, Any] = _end_of_attempt(job, reason, now, reported=True) | {"info": result.info}
+    if reason and reason.is_infrastructure and job.attempt < job.attempt_limit:
+        changes |= _queued_again(avoid=job.worker_id, until=now + RETRY_ELSEWHERE)
+        return replace(job, **changes)
     if result.results is not None:
-        score, max_score = result.results["score"], result.results["max_score"]
-        ended = replace(ended, score=score, max_score=max_score, results=result.results)
-    if result.success:
-        return replace(ended, state=JobState.SUCCEEDED, reason=None)
-    reason = result.reason or Reason.STAGE_FAILED
-    cause = causes.cause_of(reason, result.info, result.logs, job.student)
-    return replace(ended, state=JobState.FAILED, reason=reason, cause=cause)
+        changes |= {name: result.results[name] for name in ("score", "max_score")} | {"results": result.results}
+    if reason is None:
+        changes |= {"state": JobState.SUCCEEDED, "reason": None}
+    else:
+        cause = causes.cause_of(reason, result.info, result.logs, job.student)
+        changes |= {"state": JobState.FAILED, "reason": reason, "cause": cause}
+    return replace(job, **changes)
 
 
 def after_lost_lease(job: Job, now: datetime) -> Job:
     """The running job after its lease ran out."""
-    ended = _end_attempt(job, Reason.WORKER_LOST, now, reported=False)
+    changes = _end_of_attempt(job, Reason.WORKER_LOST, now, reported=False)
     if job.attempt < job.attempt_limit:
-        return _queue_again(ended, avoid=job.worker_id, until=now + RETRY_ELSEWHERE)
-    return replace(ended, state=JobState.FAILED, reason=Reason.WORKER_LOST)
+        changes |= _queued_again(avoid=job.worker_id, until=now + RETRY_ELSEWHERE)
+    else:
+        changes |= {"state": JobState.FAILED, "reason": Reason.WORKER_LOST}
+    return replace(job, **changes)
 
 
 def after_hand_back(job: Job, now: datetime) -> Job:
     """The running job after its worker gave it back unfinished, which costs no attempt."""
-    return replace(
-        _queue_again(_end_attempt(job, None, now, reported=False)),
-        attempt_limit=job.attempt_limit + 1,
-    )
+    changes = _end_of_attempt(job, None, now, reported=False) | _queued_again()
+    return replace(job, **changes, attempt_limit=job.attempt_limit + 1)
 
 
 def after_cancel(job: Job, now: datetime) -> Job:
     """The running job after its run was cancelled, or failed."""
-    ended = _end_attempt(job, Reason.CANCELLED, now, reported=False)
-    return replace(ended, state=JobState.CANCELLED, reason=Reason.CANCELLED)
+    changes = _end_of_attempt(job, Reason.CANCELLED, now, reported=False)
+    return replace(job, **changes, state=JobState.CANCELLED, reason=Reason.CANCELLED)
 
 
 def is_repeat(job: Job, worker_id: str, attempt: int | None) -> bool:
@@ -191,7 +194,11 @@ def state_after_attempt(job: Job, worker_id: str, attempt: int | None) -> JobSta
     return JobState.QUEUED if ended.reason.is_infrastructure and was_retried else JobState.FAILED
 
 
-def _end_attempt(job: Job, reason: Reason | None, now: datetime, *, reported: bool) -> Job:
+def _end_of_attempt(job: Job, reason: Reason | None, now: datetime, *, reported: bool) -> dict[str, Any]:
+    """What the end of a running job's attempt changes of it, whatever it leads to.
+
+    Changes are gathered and made at once: each copy of a job costs more than all the rules together.
+    """
     if job.state is not JobState.RUNNING or job.worker_id is None or job.started_at is None:
         raise ValueError(f"grading job {job.id} is {job.state}, not running")
     attempt = Attempt(
@@ -202,18 +209,17 @@ def _end_attempt(job: Job, reason: Reason | None, now: datetime, *, reported: bo
         finished_at=now,
         reported=reported,
     )
-    return replace(job, attempts=(*job.attempts, attempt), finished_at=now, lease_expires_at=None)
+    return {"attempts": (*job.attempts, attempt), "finished_at": now, "lease_expires_at": None}
 
 
-def _queue_again(job: Job, *, avoid: str | None = None, until: datetime | None = None) -> Job:
-    """Queued, with its old rank, which is lower than any that is still queued: in front."""
-    return replace(
-        job,
-        state=JobState.QUEUED,
-        reason=None,
-        worker_id=None,
-        started_at=None,
-        finished_at=None,
-        avoid_worker_id=avoid,
-        avoid_until=until,
-    )
+def _queued_again(*, avoid: str | None = None, until: datetime | None = None) -> dict[str, Any]:
+    """What is changed of a job that is queued again, with its old rank: lower than any that is queued, so in front."""
+    return {
+        "state": JobState.QUEUED,
+        "reason": None,
+        "worker_id": None,
+        "started_at": None,
+        "finished_at": None,
+        "avoid_worker_id": avoid,
+        "avoid_until": until,
+    }

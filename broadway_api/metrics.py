@@ -82,13 +82,17 @@ class Metrics:
             "broadway_live_output_bytes", "Output of running jobs that came for followers.", registry=registry
         )
         self._followers = Gauge("broadway_log_followers", "Who follows the log of a job.", registry=registry)
+        self._timers: dict[str, Histogram] = {}  # by method
         self._faults = Counter("broadway_store_faults", "Calls that the store did not answer.", registry=registry)
 
     # --- what happens -------------------------------------------------------------------------------------------
 
     def store_answered(self, method: str, seconds: float) -> None:
         """A call of the store came back, with whatever answer."""
-        self._store.labels(method).observe(seconds)
+        timer = self._timers.get(method)
+        if timer is None:
+            timer = self._timers[method] = self._store.labels(method)  # to find it takes longer than to use it
+        timer.observe(seconds)
         if method == "claim_jobs":
             self._claim.observe(seconds)
         elif method in ("finish_job", "finish_jobs"):

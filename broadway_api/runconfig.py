@@ -5,7 +5,7 @@ What comes in here has passed the schema (`schemas.py`) or was written by `to_js
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from broadway_api.domain import Pipeline, RunConfig, SecretRef, Stage, StageEnv
@@ -18,7 +18,7 @@ _INTEGERS = {"memory", "pids"}
 
 _LISTS = {"entry_point", "require"}
 
-_STAGE_DEFAULTS = Stage(image="")
+_STAGE_DEFAULTS = {name: getattr(Stage(image=""), name) for name in Stage.__dataclass_fields__}
 
 
 def stage_from_json(data: Mapping[str, Any]) -> Stage:
@@ -37,12 +37,12 @@ def stage_from_json(data: Mapping[str, Any]) -> Stage:
     return Stage(**fields)
 
 
-def stage_to_json(stage: Stage, *, env: StageEnv | None = None) -> dict[str, Any]:
+def stage_to_json(stage: Stage, *, env: StageEnv | None = None, without: Collection[str] = ()) -> dict[str, Any]:
     """The stage with its four basic fields and all others that the config has; `env` stands in for its own."""
     data: dict[str, Any] = {}
-    for name in Stage.__dataclass_fields__:
+    for name, default in _STAGE_DEFAULTS.items():
         value = getattr(stage, name)
-        if name in _ALWAYS_SAID or value != getattr(_STAGE_DEFAULTS, name):
+        if (name in _ALWAYS_SAID or value != default) and name not in without:
             data[name] = list(value) if isinstance(value, tuple) else value
     data["env"] = {
         name: {"secret": value.name} if isinstance(value, SecretRef) else value

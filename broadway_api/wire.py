@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +23,6 @@ from broadway_api.domain import (
     RunState,
     RunSummary,
     StageLog,
-    Stranded,
     Worker,
     WorkerState,
 )
@@ -159,7 +157,7 @@ def handout_to_json(
     data: Json = {
         "job_id": job.id,
         "stages": [
-            runconfig.stage_to_json(replace(stage, require=()), env=env) | ({"secrets": list(names)} if names else {})
+            runconfig.stage_to_json(stage, env=env, without=("require",)) | ({"secrets": list(names)} if names else {})
             for stage, env, names in stages
         ],
         "attempt": job.attempt,
@@ -198,21 +196,19 @@ def run_to_json(run: Run) -> Json:
     }
 
 
-def stranded_to_json(stranded: Stranded) -> Json:
-    """Queued jobs that no worker can run."""
-    return {
-        "require": capabilities.asked_in(stranded.requirement),
-        "jobs": stranded.jobs,
-        "message": stranded.message,
-    }
-
-
 def summary_to_json(summary: RunSummary, now: datetime) -> Json:
     """A run with what its jobs amount to."""
     return run_to_json(summary.run) | {
         "counts": {state.value: summary.counts.get(state, 0) for state in JobState},
         "reasons": {reason.value: number for reason, number in summary.reasons.items()},
-        "stranded": [stranded_to_json(some) for some in summary.stranded],
+        "stranded": [
+            {
+                "require": capabilities.asked_in(stranded.requirement),
+                "jobs": stranded.jobs,
+                "message": stranded.message,
+            }
+            for stranded in summary.stranded
+        ],
         "eta_seconds": _eta(summary, now),
         "pre_processing_job": _end_job(summary.pre_processing_job),
         "post_processing_job": _end_job(summary.post_processing_job),
@@ -388,14 +384,9 @@ def found_job_to_json(job: Job, *, worker_ids: bool = True) -> Json:
     return job_to_json(job, worker_ids=worker_ids) | {"cause": job.cause}
 
 
-def queue_to_json(course: str, queue: CourseQueue, stranded: Sequence[Stranded]) -> Json:
+def queue_to_json(course: str, queue: CourseQueue) -> Json:
     """What a course has in the queue."""
-    return {
-        "course": course,
-        "depth": queue.depth,
-        "oldest_queued_at": timestamp(queue.oldest),
-        "stranded": [stranded_to_json(some) for some in stranded],
-    }
+    return {"course": course, "depth": queue.depth, "oldest_queued_at": timestamp(queue.oldest)}
 
 
 def cause_to_json(cause: Cause, *, worker_ids: bool = True) -> Json:

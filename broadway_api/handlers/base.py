@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from tornado.httputil import HTTPServerRequest
@@ -121,8 +121,7 @@ class ApiHandler(RequestHandler):
 
     def set_default_headers(self) -> None:
         secure = self.settings["proxies"].is_secure(self.request)  # Tornado asks before `initialize`
-        for name, value in headers.of_answers(secure=secure).items():
-            self.set_header(name, value)
+        self._headers.update(headers.of_answers(secure=secure))
 
     def compute_etag(self) -> None:
         """None: answers are small, often change, and hashing them costs more than sending them."""
@@ -148,8 +147,8 @@ class ApiHandler(RequestHandler):
             raise HTTPError(413)
 
     async def _enter(self) -> Sequence[Principal]:
-        by_session = COOKIE in self.request.cookies and "Authorization" not in self.request.headers
-        if by_session and self.request.method in self.by_session:
+        by_session = self.request.method in self.by_session and "Authorization" not in self.request.headers
+        if by_session and COOKIE in self.request.cookies:
             return (await self.gate.enter_by_session(self.request)).principals
         return await self.gate.enter(self.request)
 
@@ -321,10 +320,12 @@ class ApiHandler(RequestHandler):
             known = str(error) if isinstance(error, StoreError) else "internal error; the API's log says more"
             self.finish({"status": "error", "message": known})
 
-    def _methods(self) -> list[str]:
+    @classmethod
+    @cache
+    def _methods(cls) -> Sequence[str]:
         """The methods that this path has."""
-        names = self.SUPPORTED_METHODS
-        return [name for name in names if getattr(type(self), name.lower()) is not getattr(ApiHandler, name.lower())]
+        names = cls.SUPPORTED_METHODS
+        return [name for name in names if getattr(cls, name.lower()) is not getattr(ApiHandler, name.lower())]
 
     def _message(self, status_code: int, error: BaseException | None) -> str:
         if isinstance(error, Rejected):

@@ -36,6 +36,8 @@ class Proxies:
 
     def is_secure(self, request: HTTPServerRequest) -> bool:
         """Whether the client speaks HTTPS, to us or to a proxy."""
+        if not self._networks:  # what an address is takes longer to find out than all other headers together
+            return request.protocol == "https"
         peer = _address(request.remote_ip or "")
         if peer is not None and self._trusts(peer) and (told := request.headers.get("X-Forwarded-Proto")):
             return told.strip().lower() == "https"

@@ -11,17 +11,21 @@ from broadway_api import runconfig
 from broadway_api.domain import Attempt, Reason, RunConfig
 from broadway_api.tenants import Course, Directory, Role, Token
 
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+_NONE = "[]"  # most jobs have no attempt behind them, and none has reported
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_text(value: Any) -> str:
     """A JSON value as compact text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _compact(value)
 
 
 def from_text(text: str) -> Any:
     """The inverse of `to_text`."""
-    return json.loads(text)
+    return [] if text == _NONE else json.loads(text)
 
 
 def config_to_text(config: RunConfig) -> str:
