@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime
 
 from broadway_grader.bounding import run_bounded
@@ -68,7 +69,10 @@ class JobRunner:
             async with self._slot() as slot, self._directory.workspace(job.job_id) as workspace:
                 await self._place_inputs(job, workspace)
                 with self._live.running(job) as live:
-                    stages = await self._run_stages(job, workspace, slot, live)
+                    try:
+                        stages = await self._run_stages(job, workspace, slot, live)
+                    finally:
+                        await _to_its_end(self._runtime.release(slot))
         except Exception as error:
             # A disk that is full, or a fault of ours: this job has failed, the others and the grader have not.
             log.exception("job %s attempt %d failed outside of its stages", job.job_id, job.attempt)
@@ -106,10 +110,11 @@ class JobRunner:
 
     async def _run_stages(self, job: Job, workspace: Workspace, slot: int, live: LiveJob) -> list[StageResult]:
         results: list[StageResult] = []
-        for index, stage in enumerate(job.stages):
+        for index, (stage, following) in enumerate(itertools.zip_longest(job.stages, job.stages[1:])):
             place = Place(job_id=job.job_id, attempt=job.attempt, stage=index, slot=slot, directory=workspace.path)
             live.begin(index)
-            run = functools.partial(self._run_stage, stage, place, on_output=functools.partial(live.hear, index))
+            hear = functools.partial(live.hear, index)
+            run = functools.partial(self._run_stage, stage, place, on_output=hear, following=following)
             result = await run_bounded(run, workspace)
             live.end(index, result)
             results.append(result)
@@ -125,12 +130,31 @@ class JobRunner:
                 break
         return results
 
-    async def _run_stage(self, stage: Stage, place: Place, ending: Ending, on_output: OnOutput) -> StageResult:
-        if stage.results:
-            return await run_sealed(
-                self._runtime, stage, place, ending, on_output, max_bytes=self._max_results_bytes, now=self._now
-            )
-        return await self._runtime.run_stage(stage, place, ending, on_output)
+    async def _run_stage(
+        self, stage: Stage, place: Place, ending: Ending, on_output: OnOutput, following: Stage | None
+    ) -> StageResult:
+        if not stage.results:
+            return await self._runtime.run_stage(stage, place, ending, on_output, following=following)
+        return await run_sealed(
+            self._runtime,
+            stage,
+            place,
+            ending,
+            on_output,
+            following=following,
+            max_bytes=self._max_results_bytes,
+            now=self._now,
+        )
+
+
+async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+    """Await something that must be whole, also if we are cancelled meanwhile."""
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
 
 
 def _report(job: Job) -> str:

@@ -50,6 +50,7 @@ async def run_sealed(
     ending: Ending | None = None,
     on_output: OnOutput = nobody,
     *,
+    following: Stage | None = None,
     max_bytes: int,
     now: Callable[[], datetime],
 ) -> StageResult:
@@ -74,7 +75,7 @@ async def run_sealed(
             message=f"it was not run: what stood at /job/{RESULTS} before it cannot be removed ({error.strerror})",
             image=stage.image,
         )
-    result = await runtime.run_stage(stage, place, ending, on_output)
+    result = await runtime.run_stage(stage, place, ending, on_output, following=following)
     if result.reason in (Reason.IMAGE_UNAVAILABLE, Reason.RUNTIME_ERROR):
         return result  # it did not run, or will again
     try:

@@ -1,19 +1,14 @@
-"""Reading what a container prints, over a connection attached to one of its streams.
-
-The SDK has a method for this, which leaves its sockets to the garbage collector; a grader would collect hundreds.
-"""
+"""Reading what a container prints, over a connection attached to one of its streams."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 from collections.abc import Iterator
 from typing import Any
 
-import requests
 import urllib3
 
+from broadway_grader.runtimes.line import Line
 from broadway_grader.runtimes.output import BoundedOutput
 
 #: How much of what is not kept is counted.
@@ -56,10 +51,7 @@ class AttachedStream:
         """Attach to `stdout` or `stderr`. Blocks; raises the SDK's and requests' errors."""
         url = f"{api.base_url}/v{api.api_version}/containers/{container}/attach"
         # A stage may be silent for as long as it runs: no time limit here, the runtime has one.
-        self._response: requests.Response = api.post(url, params={name: 1, "stream": 1}, stream=True, timeout=None)
-        self._response.raise_for_status()
-        # A handle of our own: the response forgets its connection when the other thread has read to the end.
-        self._line = socket.socket(fileno=os.dup(self._response.raw.fileno()))
+        self._line = Line(api.post(url, params={name: 1, "stream": 1}, stream=True, timeout=None))
 
     def copy(self, output: BoundedOutput) -> None:
         """Copy until the stream ends, has brought far too much or is hung up. Blocks.
@@ -69,20 +61,14 @@ class AttachedStream:
         """
         frames = Frames()
         # An engine that dies or a connection that is hung up ends the output; its container's fate is known elsewhere.
-        with contextlib.closing(self._response), contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
+        response = self._line.response
+        with contextlib.closing(response), contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
             # What has come, be it one byte: whoever follows the job does not wait until a chunk is full.
-            while output.dropped_bytes < COUNTED_BYTES and (chunk := self._response.raw.read1(_CHUNK)):
+            while output.dropped_bytes < COUNTED_BYTES and (chunk := response.raw.read1(_CHUNK)):
                 for payload in frames.feed(chunk):
                     output.add(payload)
-        self._disconnect()
+        self._line.disconnect()
 
     def hang_up(self) -> None:
         """End the stream from another thread, waking the one that reads it. To be called once, in any case."""
-        with self._line:
-            self._disconnect()
-
-    def _disconnect(self) -> None:
-        # Closing is not enough while there is a second handle: an engine that believes itself read would stop the stage
-        # at its next write, and even hold up the call that kills it.
-        with contextlib.suppress(OSError):  # disconnected already
-            self._line.shutdown(socket.SHUT_RDWR)
+        self._line.hang_up()

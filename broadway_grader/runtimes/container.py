@@ -51,10 +51,16 @@ class Outcome:
     started_at: datetime | None = None
     memory_peak: int | None = None  # bytes
     cpu_seconds: float | None = None
+    image_digest: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has ended, and as it should."""
+        return self.exit_code == 0 and self.reason is None
 
 
 class Container:
-    """One container of a stage, to be entered once: it is created at the beginning of the block, for `run`.
+    """One container of a stage: created, run at most once, then the caller's to remove.
 
     What becomes of it is written to `outcome` as it happens, so that a failing engine leaves what was known before.
     """
@@ -63,21 +69,20 @@ class Container:
         self._engine = engine
         self._api = engine.api
         self._request = request
-        self._outcome = outcome
-        self.id = ""
+        self.outcome = outcome
+        self.id = ""  # empty: there is none
 
-    async def create(self) -> bool:
-        """Create it; False if the engine finds something in the request that cannot be, which is the stage's fault."""
+    async def create(self) -> None:
+        """Create it; there is none if the engine finds something in the request that cannot be: the stage's fault."""
         try:
             created = await self._engine.call(self._api.create_container_from_config, self._request)
         except docker.errors.APIError as error:
             if error.status_code != 400 or _UNSEEN in explanation(error):
                 raise
             # The engine read the request and found a value in it that cannot be: a host name, a limit, no command.
-            self._outcome.reason, self._outcome.message = Reason.STAGE_FAILED, explanation(error)
-            return False
-        self.id = str(created["Id"])
-        return True
+            self.outcome.reason, self.outcome.message = Reason.STAGE_FAILED, explanation(error)
+        else:
+            self.id = str(created["Id"])
 
     async def run(self, seconds: float, disk: int, ending: Ending, outputs: tuple[BoundedOutput, ...]) -> None:
         """Start it and see it to its end, which comes at the latest with `ending`.
@@ -96,7 +101,7 @@ class Container:
                     await asyncio.wait(copies, timeout=KILL_GRACE)
 
     async def _start(self) -> bool:
-        outcome = self._outcome
+        outcome = self.outcome
         try:
             await self._engine.call(self._api.start, self.id)
         except docker.errors.APIError as error:
@@ -117,7 +122,7 @@ class Container:
             yield
         finally:
             usage.close()
-            self._outcome.memory_peak, self._outcome.cpu_seconds = usage.memory_peak, usage.cpu_seconds
+            self.outcome.memory_peak, self.outcome.cpu_seconds = usage.memory_peak, usage.cpu_seconds
 
     async def _wait(self, seconds: float, ending: Ending) -> None:
         """Wait for the end of the container, or bring it about."""
@@ -135,7 +140,7 @@ class Container:
         await self._judge(ended)
 
     async def _judge(self, ended: Mapping[str, Any]) -> None:
-        outcome = self._outcome
+        outcome = self.outcome
         outcome.exit_code = int(ended["StatusCode"])
         if outcome.exit_code == 0 and not ended.get("Error"):
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 from datetime import UTC, datetime
@@ -17,9 +18,11 @@ from broadway_grader.runtimes.confinement import INSTANCE_LABEL, container_reque
 from broadway_grader.runtimes.container import Container, Outcome
 from broadway_grader.runtimes.engine import ENGINE_ERRORS, Engine, explanation
 from broadway_grader.runtimes.hosts import write_hosts
+from broadway_grader.runtimes.image_news import ImageNews
 from broadway_grader.runtimes.images import Images, ImageUnavailable
 from broadway_grader.runtimes.output import outputs_of_stage
 from broadway_grader.runtimes.port import OnOutput, Place, Settings, UnusableHere, UnusableStage, nobody
+from broadway_grader.runtimes.preparation import Preparation
 from broadway_grader.runtimes.users import user_of_slot
 
 log = logging.getLogger(__name__)
@@ -35,10 +38,15 @@ class DockerRuntime:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # A stage needs a thread that waits for its end, two that read its output, and one for what else there is to do.
-        self._engine = Engine(threads=4 * settings.slots + 4)
+        # A stage needs a thread that waits for its end, two that read its output, one for what else there is to do, and
+        # one that gets the next stage ready, which may have to pull; beside them there is one that reads news.
+        self._engine = Engine(threads=5 * settings.slots + 4)
+        self._news = ImageNews(self._engine)
         self._images: Images | None = None
         self._unremoved: set[str] = set()
+        # By slot: the stage that comes next, and the removal of the one before it.
+        self._next: dict[int, Preparation] = {}
+        self._removing: dict[int, asyncio.Task[None]] = {}
 
     @property
     def sees_our_mounts(self) -> bool:
@@ -53,7 +61,7 @@ class DockerRuntime:
             await self._engine.call(write_hosts, self._settings.work_dir)
         except OSError as error:
             raise SetupError(f"cannot write to the work directory {self._settings.work_dir}: {error}") from error
-        self._images = Images(self._engine.api, self._settings.image_pull_policy, self._engine.call)
+        self._images = Images(self._engine.api, self._settings.image_pull_policy, self._engine.call, self._news.changes)
         if self._settings.auto_image:
             await self._require_image(self._settings.auto_image, self._images)
         return description
@@ -71,13 +79,19 @@ class DockerRuntime:
             raise SetupError(f"cannot remove the containers of an earlier life: {error}") from error
 
     async def run_stage(
-        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+        self,
+        stage: Stage,
+        place: Place,
+        ending: Ending | None = None,
+        on_output: OnOutput = nobody,
+        *,
+        following: Stage | None = None,
     ) -> StageResult:
         # In a task of its own, which is told to end and never cancelled: a cancellation between a call to the engine
         # and its answer would leave a container that nobody knows of.
         ending = ending or Ending()
         running = asyncio.create_task(
-            self._run(stage, place, ending, on_output), name=f"stage {place.job_id}/{place.stage}"
+            self._run(stage, place, ending, on_output, following), name=f"stage {place.job_id}/{place.stage}"
         )
         try:
             return await asyncio.shield(running)
@@ -86,32 +100,44 @@ class DockerRuntime:
             await asyncio.wait({running})
             raise
 
+    async def release(self, slot: int) -> None:
+        if (unwanted := self._next.pop(slot, None)) is not None and (container := await unwanted.discard()) is not None:
+            await self._remove(container)
+        if removing := self._removing.pop(slot, None):
+            await asyncio.wait({removing})
+
     async def close(self) -> None:
+        for slot in {*self._next, *self._removing}:
+            await self.release(slot)
         if self._images is not None:
             self._images.close()
             self._images = None
             await self._remove_forgotten()
+        await self._news.close()
         self._engine.close()
 
-    async def _run(self, stage: Stage, place: Place, ending: Ending, on_output: OnOutput) -> StageResult:
+    async def _run(
+        self, stage: Stage, place: Place, ending: Ending, on_output: OnOutput, following: Stage | None
+    ) -> StageResult:
         outcome = Outcome()
         limits = self._settings.limits
         outputs = outputs_of_stage(limits.log_bytes, ending, stop=limits.stop_at_log_bytes)
         if stage.logs:
             on_output(outputs)
-        begun, digest = datetime.now(UTC), None
+        begun = datetime.now(UTC)
         try:
-            self._refuse_foreigner(stage)
-            request = container_request(stage, place, self._settings, default_user=self._user(place))
             await self._remove_forgotten()
-            digest = await self._ensure_image(stage.image, ending)
-            if digest is not None:
-                container = Container(self._engine, request, outcome)
-                if await container.create():
-                    try:
+            preparation = await self._prepared(stage, place)
+            if (container := await preparation.container(ending)) is not None:
+                outcome = container.outcome
+                try:
+                    if container.id and not ending.ordered:
+                        if following is not None:
+                            after = dataclasses.replace(place, stage=place.stage + 1)
+                            self._next[place.slot] = Preparation(self._make, following, after)
                         await container.run(stage.timeout, limits.disk, ending, outputs if stage.logs else ())
-                    finally:
-                        await self._remove(container.id)
+                finally:
+                    await self._remove_after(container, place.slot)
         except UnusableStage as error:
             outcome.reason, outcome.message = Reason.STAGE_FAILED, str(error)
         except UnusableHere as error:
@@ -135,7 +161,7 @@ class DockerRuntime:
             memory_peak_bytes=outcome.memory_peak,
             cpu_seconds=outcome.cpu_seconds,
             image=stage.image,
-            image_digest=digest,
+            image_digest=outcome.image_digest,
         )
 
     def _user(self, place: Place) -> str | None:
@@ -174,7 +200,40 @@ class DockerRuntime:
             return None
         return pull.result()
 
-    async def _remove(self, container: str) -> None:
+    async def _make(self, stage: Stage, place: Place, ending: Ending) -> Container | None:
+        self._refuse_foreigner(stage)
+        request = container_request(stage, place, self._settings, default_user=self._user(place))
+        digest = await self._ensure_image(stage.image, ending)
+        if digest is None:
+            return None
+        container = Container(self._engine, request, Outcome(image_digest=digest))
+        await container.create()
+        return container
+
+    async def _prepared(self, stage: Stage, place: Place) -> Preparation:
+        """What was begun for this stage while the one before it ran, or a beginning."""
+        preparation = self._next.pop(place.slot, None)
+        if preparation is not None and preparation.is_for(stage, place):
+            return preparation
+        if preparation is not None and (container := await preparation.discard()) is not None:
+            await self._remove(container)
+        return Preparation(self._make, stage, place)
+
+    async def _remove_after(self, container: Container, slot: int) -> None:
+        """Remove a container that was run: while the next stage runs, if there is to be one."""
+        if removing := self._removing.pop(slot, None):
+            await asyncio.wait({removing})
+        # Of one that did not succeed it is not sure that it has ended, before it is removed.
+        if slot in self._next and container.outcome.succeeded:
+            self._removing[slot] = asyncio.create_task(self._remove(container), name=f"removing {container.id[:12]}")
+        else:
+            await self._remove(container)
+
+    async def _remove(self, container: Container) -> None:
+        if container.id:
+            await self._remove_by_id(container.id)
+
+    async def _remove_by_id(self, container: str) -> None:
         try:
             await self._engine.call(self._engine.api.remove_container, container, force=True, v=True)
         except docker.errors.NotFound:
@@ -187,4 +246,4 @@ class DockerRuntime:
 
     async def _remove_forgotten(self) -> None:
         for container in tuple(self._unremoved):
-            await self._remove(container)
+            await self._remove_by_id(container)

@@ -7,7 +7,7 @@ import collections
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import docker.errors
@@ -39,10 +39,15 @@ class ImageUnavailable(GraderError):
 
 
 class Images:
-    """The engine's images. `policy` is `missing`, `always` or `never`; `call` runs a call of the SDK in a thread."""
+    """The engine's images. `policy` is `missing`, `always` or `never`; `call` runs a call of the SDK in a thread.
 
-    def __init__(self, api: Any, policy: str, call: Call) -> None:
+    What was found once is known until there is news: `changes` gives another number then, and None if it cannot tell.
+    """
+
+    def __init__(self, api: Any, policy: str, call: Call, changes: Callable[[], Awaitable[int | None]]) -> None:
         self._api = api
+        self._changes = changes
+        self._known: dict[str, tuple[int, str]] = {}  # image → as of which number, its digest
         self._policy = policy
         self._call = call
         self._pulls: collections.defaultdict[str, asyncio.Lock] = collections.defaultdict(asyncio.Lock)
@@ -53,7 +58,7 @@ class Images:
 
         Raises ImageUnavailable, and the SDK's errors where the engine itself fails.
         """
-        if self._policy != "always" and (digest := await self._call(self._find, image)):
+        if self._policy != "always" and (digest := await self._look(image)):
             return digest
         if self._policy == "never":
             raise ImageUnavailable(image, "it is not here, and this grader pulls no images")
@@ -74,6 +79,16 @@ class Images:
     def close(self) -> None:
         """Leave pulls that are under way to the engine."""
         self._closed.set()
+
+    async def _look(self, image: str) -> str | None:
+        changes = await self._changes()  # before the look, so that what changes meanwhile is noticed
+        since, known = self._known.get(image, (None, None))
+        if changes is not None and since == changes:
+            return known
+        digest = await self._call(self._find, image)
+        if digest is not None and changes is not None:
+            self._known[image] = (changes, digest)
+        return digest
 
     def _find(self, image: str) -> str | None:
         try:

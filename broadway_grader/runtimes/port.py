@@ -97,15 +97,29 @@ class Runtime(Protocol):
         """
 
     async def run_stage(
-        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+        self,
+        stage: Stage,
+        place: Place,
+        ending: Ending | None = None,
+        on_output: OnOutput = nobody,
+        *,
+        following: Stage | None = None,
     ) -> StageResult:
         """Run one stage to its end, with `place.directory` as its /job.
 
-        Whatever happens, nothing of the stage is left when this returns or raises: no process, no container. Every
+        Whatever happens, no process of the stage is left when this returns or raises, and nothing else either, such as
+        a container. With `following`, the stage that comes next in this slot if this one succeeds, that one may be got
+        ready meanwhile, and this one's container be removed while it runs: `release` waits for all of that. Every
         failure, of the stage or of the runtime, is in the result. Seconds of `stage.timeout` count from the start of
         the stage's first process. Being cancelled kills the stage, and so does an order that `ending` is given, whose
         reason and message are then the result's. `on_output` is told before it begins where its stdout and stderr will
         be kept, unless they are not.
+        """
+
+    async def release(self, slot: int) -> None:
+        """When a job is over: give up what was got ready for a stage that will not run.
+
+        Nothing of the slot's job is left when this returns. Harmless at any time when no stage of the slot runs.
         """
 
     async def close(self) -> None:

@@ -84,8 +84,15 @@ class SandboxRuntime:
             log.warning("killed %d processes of sandboxes that an earlier life was making", ended)
 
     async def run_stage(
-        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+        self,
+        stage: Stage,
+        place: Place,
+        ending: Ending | None = None,
+        on_output: OnOutput = nobody,
+        *,
+        following: Stage | None = None,
     ) -> StageResult:
+        del following  # there is nothing that would be worth getting ready
         begun = datetime.now(UTC)
         try:
             return await self._run(stage, place, ending or Ending(), on_output)
@@ -94,6 +101,9 @@ class SandboxRuntime:
         except (OSError, ValueError) as error:
             log.exception("the sandbox failed stage %d of job %s", place.stage, place.job_id)
             return self._failure(stage, begun, Reason.RUNTIME_ERROR, f"the sandbox failed: {error}")
+
+    async def release(self, slot: int) -> None:
+        """Nothing outlives its stage."""
 
     async def close(self) -> None:
         self._readers.shutdown(wait=False, cancel_futures=True)

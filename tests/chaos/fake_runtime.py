@@ -27,9 +27,15 @@ class FakeRuntime:
         """A stage is a task of the process, and ends with it."""
 
     async def run_stage(
-        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+        self,
+        stage: Stage,
+        place: Place,
+        ending: Ending | None = None,
+        on_output: OnOutput = nobody,
+        *,
+        following: Stage | None = None,
     ) -> StageResult:
-        del ending  # a pause and an exit code give no cause for it
+        del ending, following  # a pause and an exit code give no cause for them
         started_at = datetime.now(UTC)
         outcome = Outcome.of(stage.env)
         (place.directory / f"stage-{place.stage}").touch(exist_ok=False)
@@ -48,6 +54,9 @@ class FakeRuntime:
     def printed(job_id: str, attempt: int, stage: int) -> str:
         """What a stage prints: whose result was accepted can be told by it."""
         return f"stage {stage} of {job_id} at attempt {attempt}\n"
+
+    async def release(self, slot: int) -> None:
+        """Nothing outlives its stage."""
 
     async def close(self) -> None:
         """There is nothing to give back."""

@@ -81,16 +81,25 @@ class RecordedRuntime:
         await self._runtime.remove_leftovers()
 
     async def run_stage(
-        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+        self,
+        stage: Stage,
+        place: Place,
+        ending: Ending | None = None,
+        on_output: OnOutput = nobody,
+        *,
+        following: Stage | None = None,
     ) -> StageResult:
         self._recorder.note(place, BEGIN)
         try:
-            result = await self._runtime.run_stage(stage, place, ending, on_output)
+            result = await self._runtime.run_stage(stage, place, ending, on_output, following=following)
         except BaseException:
             self._recorder.note(place, STOPPED)
             raise
         self._recorder.note(place, END, result.exit_code)
         return result
+
+    async def release(self, slot: int) -> None:
+        await self._runtime.release(slot)
 
     async def close(self) -> None:
         await self._runtime.close()

@@ -181,9 +181,13 @@ async def _in_thread(function: Any, *arguments: Any) -> Any:
     return await asyncio.to_thread(function, *arguments)
 
 
+async def _no_news() -> None:
+    return None
+
+
 async def test_an_image_is_pulled_once_for_all_who_wait() -> None:
     registry = Registry()
-    shelf = Images(registry, "missing", _in_thread)
+    shelf = Images(registry, "missing", _in_thread, _no_news)
     digests = await asyncio.gather(*(shelf.ensure("broadway") for _ in range(5)))
     assert (set(digests), registry.pulls) == ({"broadway@sha256:2"}, 1)
 
@@ -195,7 +199,7 @@ async def test_a_pull_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         return await _in_thread(function, *arguments) if function.__name__ == "_find" else await asyncio.Event().wait()
 
     with pytest.raises(ImageUnavailable, match="took more than"):
-        await Images(Registry(), "missing", never).ensure("broadway")
+        await Images(Registry(), "missing", never, _no_news).ensure("broadway")
 
 
 async def test_pulling_does_not_count_against_the_timeout(

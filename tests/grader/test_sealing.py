@@ -165,7 +165,13 @@ class Scripted:
         self.what, self.reason, self.ran = what, reason, False
 
     async def run_stage(
-        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+        self,
+        stage: Stage,
+        place: Place,
+        ending: Ending | None = None,
+        on_output: OnOutput = nobody,
+        *,
+        following: Stage | None = None,
     ) -> StageResult:
         self.ran = True
         self.what(place.directory / RESULTS)

@@ -134,7 +134,13 @@ class ScriptedRuntime:
         self.jobs: object = None
 
     async def run_stage(
-        self, stage: Stage, place: Place, ending: Ending | None = None, on_output: OnOutput = nobody
+        self,
+        stage: Stage,
+        place: Place,
+        ending: Ending | None = None,
+        on_output: OnOutput = nobody,
+        *,
+        following: Stage | None = None,
     ) -> StageResult:
         self._look(place)
         if stage.image == "crash":
@@ -155,6 +161,7 @@ class ScriptedRuntime:
         return self.name
 
     async def remove_leftovers(self) -> None: ...
+    async def release(self, slot: int) -> None: ...
     async def close(self) -> None: ...
 
 
