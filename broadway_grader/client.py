@@ -148,48 +148,51 @@ class ApiClient:
             "GET",
             "grading_job",
             worker_id=worker_id,
-            query={"slots": str(slots), "holding": ",".join(sorted(set(holding)))},
+            query={"slots": str(slots), "holding": _named(holding)},
             headers={"Prefer": f"wait={wait}"},
             patience=wait,
         )
         if response.status_code == QUEUE_EMPTY_CODE:
             return Claims()
         data = _data(response, worker_id)
-        entries = data.get("jobs", [data])
-        if not isinstance(entries, list):
-            raise UnusableAnswer("a claim was answered without a list of jobs")
-        jobs: list[Job] = []
-        unusable: list[UnusableJob] = []
-        for entry in entries:
-            try:
-                jobs.append(parse_job(entry))
-            except UnusableJob as error:
-                unusable.append(error)
-            except UnusableAnswer as error:
-                # One bad entry must not cost the good ones: those would be handed out again, but later.
-                log.warning("worker %s was handed something that is no job: %s", worker_id, error)
-        if entries and not jobs and not unusable:
-            raise UnusableAnswer("a claim brought nothing that is a job")
-        return Claims(jobs=jobs, unusable=unusable)
+        return _claims(data.get("jobs", [data]), worker_id)
 
     async def report(self, worker_id: str, result: JobResult) -> str:
         """Deliver a result under the worker id that claimed the job; returns the job's state after it.
 
         Raises UnknownWorker, ClaimLost, TooLarge.
         """
-        path = f"grading_job/{result.job_id}"
-        response = await self._send("POST", path, worker_id=worker_id, body=result.to_wire())
+        return (await self.report_and_claim(worker_id, result, slots=0, holding=()))[0]
+
+    async def report_and_claim(
+        self, worker_id: str, result: JobResult, *, slots: int, holding: Collection[str]
+    ) -> tuple[str, Claims]:
+        """Deliver a result, and claim up to `slots` jobs in the same call, which the API does not hold for any.
+
+        An API of an earlier release takes the result and brings nothing. Raises what `report` does.
+        """
+        response = await self._send(
+            "POST",
+            f"grading_job/{result.job_id}",
+            worker_id=worker_id,
+            body=result.to_wire(),
+            query={"slots": str(slots), "holding": _named(holding)} if slots else None,
+        )
         if response.status_code == 413:  # a proxy's word too: the same body would meet the same limit
             raise TooLarge(int(response.request.headers.get("Content-Length", 0)))
         try:
-            state = _data(response, worker_id).get("state")
+            data = _data(response, worker_id)
         except Refused as refusal:
             if refusal.status == 409:
                 raise ClaimLost(result.job_id, result.attempt) from refusal
             raise
-        if not isinstance(state, str):  # the result may be gone for good only on the API's clear word
+        if not isinstance(data.get("state"), str):  # the result may be gone for good only on the API's clear word
             raise UnusableAnswer("a result was answered without the job's state")
-        return state
+        try:
+            return data["state"], _claims(data.get("jobs", []), worker_id)
+        except UnusableAnswer as error:  # the result has been taken all the same, and what it brought will come again
+            log.warning("worker %s got no job with the answer to its result: %s", worker_id, error)
+            return data["state"], Claims()
 
     async def deregister(self, worker_id: str, *, crashed: bool = False) -> Sequence[str]:
         """Deregister; returns the jobs that were taken from the worker. Raises UnknownWorker.
@@ -238,6 +241,29 @@ class ApiClient:
         if response.status_code >= 500 or response.status_code in BUSY_STATUSES:
             raise ServerBusy(f"{method} {path}: status {response.status_code}", _retry_after(response))
         return response
+
+
+def _named(holding: Collection[str]) -> str:
+    return ",".join(sorted(set(holding)))
+
+
+def _claims(entries: object, worker_id: str) -> Claims:
+    """The jobs of an answer that hands some out."""
+    if not isinstance(entries, list):
+        raise UnusableAnswer("a claim was answered without a list of jobs")
+    jobs: list[Job] = []
+    unusable: list[UnusableJob] = []
+    for entry in entries:
+        try:
+            jobs.append(parse_job(entry))
+        except UnusableJob as error:
+            unusable.append(error)
+        except UnusableAnswer as error:
+            # One bad entry must not cost the good ones: those would be handed out again, but later.
+            log.warning("worker %s was handed something that is no job: %s", worker_id, error)
+    if entries and not jobs and not unusable:
+        raise UnusableAnswer("a claim brought nothing that is a job")
+    return Claims(jobs=jobs, unusable=unusable)
 
 
 def _explained(error: httpx.HTTPError, scheme: str) -> str:

@@ -22,6 +22,9 @@ CUT_OFFS_TAKEN_FOR_TOO_LARGE = 3
 #: those of an API that dies again and again, which must not cost anybody their logs.
 ALWAYS_SMALL_ENOUGH = 65_536
 
+#: Brings a result to the API under a worker id, and returns the job's state after it: `ApiClient.report`, or like it.
+Report = Callable[[str, JobResult], Awaitable[str]]
+
 
 class Delivery:
     """Brings results to the API. What is cut short here is finished by the grader's next life."""
@@ -32,19 +35,22 @@ class Delivery:
         self._spool = spool
         self._backoff = backoff
 
-    async def deliver(self, result: JobResult, worker_id: Callable[[], str]) -> bool:
-        """Keep `result` on disk, then post it until it is answered; whether the API has accepted it.
+    async def deliver(self, result: JobResult, worker_id: Callable[[], str], report: Report) -> bool:
+        """Keep `result` on disk, then post it by `report` until it is answered; whether the API has accepted it.
 
         `worker_id` gives the id that holds the job, which may change meanwhile. A result that is refused for good is
         logged and set aside.
         """
-        return await self._deliver(result, worker_id, kept_for=None)
+        return await self._deliver(result, worker_id, report, kept_for=None)
 
     async def redeliver(self, spooled: SpooledResult) -> bool:
         """The same for a result that an earlier life has kept."""
-        return await self._deliver(spooled.result, lambda: spooled.worker_id, kept_for=spooled.worker_id)
+        report = self._client.report
+        return await self._deliver(spooled.result, lambda: spooled.worker_id, report, kept_for=spooled.worker_id)
 
-    async def _deliver(self, result: JobResult, worker_id: Callable[[], str], kept_for: str | None) -> bool:
+    async def _deliver(
+        self, result: JobResult, worker_id: Callable[[], str], report: Report, kept_for: str | None
+    ) -> bool:
         what = f"reporting job {result.job_id} attempt {result.attempt}"
 
         async def post(body: JobResult) -> str:
@@ -53,7 +59,7 @@ class Delivery:
             if holder != kept_for:
                 await self._keep(SpooledResult(worker_id=holder, result=result))
                 kept_for = holder
-            return await self._client.report(holder, body)
+            return await report(holder, body)
 
         try:
             try:

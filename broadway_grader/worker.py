@@ -82,6 +82,7 @@ class Worker:
         self._held: dict[tuple[str, int], _Held] = {}
         # Claims whose results the API would not take. It may take them for ours still, and hand them out again.
         self._given_up: deque[tuple[str, int]] = deque(maxlen=REMEMBERED_CLAIMS)
+        self._asking = asyncio.Lock()  # held by whoever asks the API for jobs
         self._slot_free = asyncio.Event()
         self._stopping = asyncio.Event()
         self._forced = asyncio.Event()
@@ -129,30 +130,34 @@ class Worker:
             await self._say_goodbye()
 
     async def _claim_forever(self) -> None:
-        clock = asyncio.get_running_loop().time
         while True:
             await self._wait_for_slot()
-            asked_at, worker_id = clock(), self._membership.worker_id
-            try:
-                claim = functools.partial(self._claim, worker_id)
-                claims = await retry(claim, what="asking for jobs", backoff=self._backoff)
-            except UnknownWorker:
-                await self._membership.renew(worker_id)
-                continue
-            except ApiError as error:
-                log.error("asking for jobs was refused: %s", error)  # noqa: TRY400
-                await self._backoff.sleep(self._backoff.longest)
-                continue
-            for job in await self._not_lost(claims.jobs, worker_id, clock() - asked_at):
-                self._take(job.job_id, job.attempt, worker_id, functools.partial(self._serve, job))
-            for unusable in claims.unusable:
-                log.error("reporting as failed: %s", unusable)
-                result = self._runner.failure(unusable.job_id, unusable.attempt, unusable.problem)
-                self._take(result.job_id, result.attempt, worker_id, functools.partial(self._report, result))
-            if not claims.jobs and not claims.unusable:
-                # An API that held the poll needs no pause; one that does not must not be asked without end.
-                pause = POLL_INTERVAL * (0.5 + self._chance()) - (clock() - asked_at)
-                await self._backoff.sleep(max(pause, 0.1 * self._chance()))
+            async with self._asking:
+                pause = await self._fill_slots()
+            if pause:
+                await self._backoff.sleep(pause)
+
+    async def _fill_slots(self) -> float:
+        """Poll for as many jobs as there are free slots; return the seconds to leave the API alone for."""
+        free = self._slots - len(self._held)
+        if free <= 0:  # a report has brought a job meanwhile
+            return 0.0
+        asked_at, worker_id = self._clock(), self._membership.worker_id
+        try:
+            claim = functools.partial(self._claim, worker_id)
+            claims = await retry(claim, what="asking for jobs", backoff=self._backoff)
+        except UnknownWorker:
+            await self._membership.renew(worker_id)
+            return 0.0
+        except ApiError as error:
+            log.error("asking for jobs was refused: %s", error)  # noqa: TRY400
+            return self._backoff.longest
+        await self._take_all(claims, worker_id, asked_at)
+        if claims.jobs or claims.unusable:
+            return 0.0
+        # An API that held the poll needs no pause; one that does not must not be asked without end.
+        pause = POLL_INTERVAL * (0.5 + self._chance()) - (self._clock() - asked_at)
+        return max(pause, 0.1 * self._chance())
 
     async def _wait_for_slot(self) -> None:
         while len(self._held) >= self._slots:
@@ -162,8 +167,21 @@ class Worker:
     async def _claim(self, worker_id: str) -> Claims:
         # Anew for each try: meanwhile jobs may have ended.
         free = max(1, self._slots - len(self._held))
-        holding = [*self._running(worker_id), *(job_id for job_id, _ in self._given_up)]
-        return await self._client.claim(worker_id, slots=free, holding=holding[:MOST_NAMED], wait=self._poll_wait)
+        holding = self._holding(worker_id)
+        return await self._client.claim(worker_id, slots=free, holding=holding, wait=self._poll_wait)
+
+    def _holding(self, worker_id: str) -> Sequence[str]:
+        """What the API need not give again."""
+        return [*self._running(worker_id), *(job_id for job_id, _ in self._given_up)][:MOST_NAMED]
+
+    async def _take_all(self, claims: Claims, worker_id: str, asked_at: float) -> None:
+        """Give what a claim has brought its slots."""
+        for job in await self._not_lost(claims.jobs, worker_id, self._clock() - asked_at):
+            self._take(job.job_id, job.attempt, worker_id, functools.partial(self._serve, job))
+        for unusable in claims.unusable:
+            log.error("reporting as failed: %s", unusable)
+            result = self._runner.failure(unusable.job_id, unusable.attempt, unusable.problem)
+            self._take(result.job_id, result.attempt, worker_id, functools.partial(self._report, result))
 
     async def _not_lost(self, jobs: Sequence[Job], worker_id: str, age: float) -> Sequence[Job]:
         """Those of `jobs`, asked for `age` seconds ago, that are not known to have become somebody else's meanwhile.
@@ -215,8 +233,30 @@ class Worker:
 
     async def _report(self, result: JobResult, held: _Held) -> None:
         held.reporting = True
-        if not await self._delivery.deliver(result, lambda: held.worker_id):
+        if not await self._delivery.deliver(result, lambda: held.worker_id, self._post):
             self._given_up.append((held.job_id, held.attempt))
+
+    async def _post(self, holder: str, result: JobResult) -> str:
+        """Post a result, and have the answer bring the jobs for its slot and others that are free.
+
+        Not while somebody is asking already: of two questions at a time neither knows what the other was given, so both
+        would be given the same.
+        """
+        if self._asking.locked() or self._stopping.is_set() or holder != self._membership.worker_id:
+            return await self._client.report(holder, result)
+        async with self._asking:
+            asked_at = self._clock()
+            free = max(1, self._slots - len(self._held) + 1)
+            state, claims = await self._client.report_and_claim(
+                holder, result, slots=free, holding=self._holding(holder)
+            )
+            if not self._stopping.is_set():  # else it goes back with the goodbye
+                await self._take_all(claims, holder, asked_at)
+        return state
+
+    @staticmethod
+    def _clock() -> float:
+        return asyncio.get_running_loop().time()
 
     def _running(self, worker_id: str) -> Mapping[str, int]:
         """The jobs held under a worker id. Those of an earlier registration are nobody's: their leases run out."""

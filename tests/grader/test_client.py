@@ -148,6 +148,25 @@ async def test_an_unusable_job_does_not_hide_the_good_ones(client: ApiClient, ap
     assert [(bad.job_id, bad.attempt) for bad in claims.unusable] == [("2" * 24, 3)]
 
 
+async def test_a_result_that_brings_the_next_job(client: ApiClient, api: FakeApi) -> None:
+    api.say("report", Reply(body=sample("result_answer_next")), Reply(body=sample("result_answer")))
+    state, claims = await client.report_and_claim(WORKER_ID, result(), slots=2, holding=["b" * 24, "a" * 24])
+    (expected,) = sample("result_answer_next")["data"]["jobs"]
+    assert state == "succeeded"
+    assert [(job.job_id, len(job.stages)) for job in claims.jobs] == [(expected["job_id"], len(expected["stages"]))]
+    assert api.calls[0].query == {"slots": "2", "holding": f"{'a' * 24},{'b' * 24}"}
+    state, claims = await client.report_and_claim(WORKER_ID, result(), slots=2, holding=[])
+    assert (state, list(claims.jobs)) == ("succeeded", []), "as an API of an earlier release answers"
+
+
+async def test_odd_jobs_do_not_cost_a_result_its_answer(client: ApiClient, api: FakeApi) -> None:
+    odds: list[Any] = [7, [7], {}]
+    for odd in odds:
+        api.say("report", success(job_id=JOB_ID, state="failed", jobs=odd))
+        state, claims = await client.report_and_claim(WORKER_ID, result(), slots=1, holding=[])
+        assert (state, list(claims.jobs), list(claims.unusable)) == ("failed", [], [])
+
+
 async def test_a_result(client: ApiClient, api: FakeApi) -> None:
     api.say("report", Reply(body=sample("result_answer")))
     assert await client.report(WORKER_ID, result()) == sample("result_answer")["data"]["state"]

@@ -100,6 +100,12 @@ def jobs(*numbers: int, attempt: int = 1) -> Reply:
     )
 
 
+def with_jobs(reported: int, *numbers: int) -> Reply:
+    """The answer to a result that brings new jobs."""
+    brought = [{"job_id": job_id(number), "attempt": 1, "stages": [{"image": "i"}]} for number in numbers]
+    return success(job_id=job_id(reported), state="succeeded", jobs=brought)
+
+
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty queue is asked again soon, so that the next scripted answer need not be waited for."""
@@ -151,6 +157,82 @@ async def test_as_many_jobs_are_asked_for_as_slots_are_free(grader: Grader, api:
     assert len(api.of("claim")) == asked, "a full worker asks for nothing"
     grader.runner.end(1)
     await until(lambda: len(api.of("claim")) > asked, "it to ask again")
+
+
+async def test_a_result_brings_the_job_that_takes_its_slot(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1, 2))
+    api.say("report", with_jobs(1, 3), with_jobs(3))
+    grader.start()
+    await running(grader, 1, 2)
+    grader.runner.end(1)
+    await running(grader, 2, 3)
+    assert len(api.of("claim")) == 1, "nobody polled"
+    (report,) = api.of("report")
+    assert (report.query["slots"], report.query["holding"]) == ("1", f"{job_id(1)},{job_id(2)}")
+    grader.runner.end(3)  # whose answer brings nothing, as that of an API of an earlier release
+    await until(lambda: len(api.of("claim")) > 1, "it to poll")
+
+
+async def test_while_somebody_asks_for_jobs_a_result_does_not(
+    grader: Grader, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.say("claim", jobs(1, 2))
+    arrived: list[Call] = []
+    both, answer = asyncio.Event(), api.answer
+
+    async def when_both_are_there(call: Call) -> Reply:
+        if call.method == "POST" and call.path.startswith("grading_job"):
+            arrived.append(call)
+            if len(arrived) == 2:
+                both.set()
+            await both.wait()
+        return await answer(call)
+
+    monkeypatch.setattr(api, "answer", when_both_are_there)
+    grader.start()
+    await running(grader, 1, 2)
+    grader.runner.end(1)
+    grader.runner.end(2)
+    await until(lambda: len(arrived) == 2, "both reports")
+    assert sorted("slots" in call.query for call in arrived) == [False, True]
+
+
+async def test_a_stopping_worker_reports_and_asks_for_nothing(grader: Grader, api: FakeApi) -> None:
+    api.say("claim", jobs(1))
+    task = grader.start()
+    await running(grader, 1)
+    grader.worker.stop()
+    grader.runner.end(1)
+    await asyncio.wait_for(task, 20)
+    assert [call.query for call in api.of("report")] == [{}]
+
+
+async def test_a_job_that_comes_with_an_answer_after_the_stop_is_handed_back(
+    grader: Grader, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.say("claim", jobs(1))
+    api.say("report", with_jobs(1, 3))
+    arrived, stopped, answer = asyncio.Event(), asyncio.Event(), api.answer
+
+    async def after_the_stop(call: Call) -> Reply:
+        if call.method == "POST" and call.path.startswith("grading_job"):
+            arrived.set()
+            await stopped.wait()
+        return await answer(call)
+
+    monkeypatch.setattr(api, "answer", after_the_stop)
+    monkeypatch.setattr(worker, "POLL_INTERVAL", 1_000)  # nobody asks when the report wants to
+    task = grader.start()
+    await running(grader, 1)
+    await until(lambda: len(api.of("claim")) == 2, "the poll for the other slot to be over")
+    grader.runner.end(1)
+    await asyncio.wait_for(arrived.wait(), 20)
+    grader.worker.stop()
+    stopped.set()
+    await asyncio.wait_for(task, 20)
+    assert "slots" in api.of("report")[0].query
+    assert not grader.runner.killed
+    assert len(api.of("deregister")) == 1
 
 
 async def test_an_empty_queue_is_not_asked_without_end(
