@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.figures import Figure, main
@@ -20,7 +22,7 @@ JOBS, QUICK_JOBS = 5_000, 500
 #: Requests whose bytes are counted one by one.
 COUNTED = 20
 
-#: Connections that send heartbeats at a time.
+#: Workers at a time.
 AT_ONCE = 16
 
 
@@ -32,7 +34,7 @@ async def measure(quick: bool) -> list[Figure]:
         figures += await _on_the_wire(subject)
     for on_store in STORES:
         async with on_store() as subject:
-            figures += [*await _of_jobs(subject, jobs), *await _of_heartbeats(subject, jobs)]
+            figures += [*await _of_jobs(subject, jobs), *await _of_requests(subject, jobs)]
     return figures
 
 
@@ -63,59 +65,87 @@ async def _on_the_wire(subject: Subject) -> list[Figure]:
 
 
 async def _of_jobs(subject: Subject, jobs: int) -> list[Figure]:
-    """A run: handed in, drained by 16 workers that ask for one job at a time."""
-    plan = Plan(port=subject.server.port, token=TOKEN, do="drain", workers=AT_ONCE, together=False)
+    """Two runs: drained by workers of one slot, and by workers that take and report several jobs at once."""
     stored, written, exchanged = subject.stored(), _written(subject), subject.exchanged()
-    cpu = [subject.cpu()]
-    await start_run(subject.server, jobs)
-    cpu.append(subject.cpu())
-    done = await load(plan)
-    cpu.append(subject.cpu())
-    if done.jobs != jobs:
-        raise RuntimeError(f"{done.jobs} of {jobs} jobs were drained")
-    exchanged = subject.exchanged() - exchanged
+    figures = await _of_run(subject, jobs, slots=1)
+    written, exchanged = _written(subject) - written, subject.exchanged() - exchanged
     growth = {what: size - stored[what] for what, size in subject.stored().items()}
-    return [
-        *_cpu_figures(f"{subject.name}, a job handed in", cpu[0], cpu[1], jobs),
-        *_cpu_figures(f"{subject.name}, a job claimed and reported", cpu[1], cpu[2], jobs),
+    figures += [
         Figure(
             what=f"{subject.name}, kept of a job",
             value=sum(growth.values()) / jobs,
             unit="bytes",
             note=", ".join(f"{what} {size / jobs:.0f}" for what, size in growth.items()),
         ),
-        Figure(
-            what=f"{subject.name}, written to the disk for a job",
-            value=(_written(subject) - written) / jobs / 1024,
-            unit="KiB",
-            note="each answer waits for its commit",
-        ),
-        *(
-            [Figure(what=f"{subject.name}, between API and store, a job", value=exchanged / jobs / 1024, unit="KiB")]
-            if exchanged
-            else []
-        ),
+        Figure(what=f"{subject.name}, written to the disk for a job", value=written / jobs / 1024, unit="KiB"),
+    ]
+    if exchanged:
+        what = f"{subject.name}, between API and store for a job"
+        figures.append(Figure(what=what, value=exchanged / jobs / 1024, unit="KiB"))
+    return [*figures, *(await _of_run(subject, jobs, slots=4))[-len(subject.pids) :]]
+
+
+async def _of_run(subject: Subject, jobs: int, *, slots: int) -> list[Figure]:
+    """The CPU time of handing it in, and of draining it with AT_ONCE slots."""
+    plan = Plan(
+        port=subject.server.port, token=TOKEN, do="drain", workers=AT_ONCE // slots, slots=slots, together=slots > 1
+    )
+    before = subject.cpu()
+    await start_run(subject.server, jobs)
+    handed_in = subject.cpu()
+    done = await load(plan)
+    if done.jobs != jobs:
+        raise RuntimeError(f"{done.jobs} of {jobs} jobs were drained")
+    how = f"{slots} at a time" if slots > 1 else "by itself"
+    return [
+        *_cpu_figures(f"{subject.name}, a job handed in", before, handed_in, jobs),
+        *_cpu_figures(f"{subject.name}, a job claimed and reported {how}", handed_in, subject.cpu(), jobs),
     ]
 
 
-async def _of_heartbeats(subject: Subject, heartbeats: int) -> list[Figure]:
-    """Heartbeats of workers that run nothing, as fast as they are answered."""
-    connections = [await Connection.open(subject.server.port) for _ in range(AT_ONCE)]
+async def _of_requests(subject: Subject, number: int) -> list[Figure]:
+    """What a worker sends while a job runs, as fast as it is answered."""
+    await start_run(subject.server, AT_ONCE)
+    crowd = [await _Busy.at_work(subject.server.port) for _ in range(AT_ONCE)]
+    figures = []
+    for what in ("heartbeat", "question whether a job's log is followed"):
+        before = subject.cpu()
+        await asyncio.gather(*(busy.send(what, number // AT_ONCE) for busy in crowd))
+        figures += _cpu_figures(f"{subject.name}, a {what}", before, subject.cpu(), number)
+    for busy in crowd:
+        busy.connection.close()
+    return figures
 
-    async def beat(connection: Connection) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class _Busy:
+    """A worker that runs a job."""
+
+    connection: Connection
+    requests: Mapping[str, bytes]
+
+    @classmethod
+    async def at_work(cls, port: int) -> _Busy:
+        connection = await Connection.open(port)
         path = "/api/v1/worker_register"
         worker = (await ask_json(connection, "POST", path, {"hostname": "benchmark"}, token=TOKEN))["worker_id"]
-        body = json.dumps({"running": []}).encode()
-        heartbeat = request("POST", "/api/v1/heartbeat", token=TOKEN, worker=worker, body=body)
-        for _ in range(heartbeats // AT_ONCE):
-            await connection.ask(heartbeat)
+        job = await ask_json(connection, "GET", "/api/v1/grading_job", token=TOKEN, worker=worker)
+        running = json.dumps({"running": [{"job_id": job["job_id"], "attempt": job["attempt"]}]}).encode()
+        attempt = json.dumps({"attempt": job["attempt"]}).encode()
+        output = f"/api/v1/grading_job/{job['job_id']}/output"
+        requests = {
+            "heartbeat": request("POST", "/api/v1/heartbeat", token=TOKEN, worker=worker, body=running),
+            "question whether a job's log is followed": request(
+                "POST", output, token=TOKEN, worker=worker, body=attempt
+            ),
+        }
+        return cls(connection=connection, requests=requests)
 
-    before = subject.cpu()
-    await asyncio.gather(*map(beat, connections))
-    after = subject.cpu()
-    for connection in connections:
-        connection.close()
-    return _cpu_figures(f"{subject.name}, a heartbeat", before, after, heartbeats)
+    async def send(self, what: str, times: int) -> None:
+        for _ in range(times):
+            status, answer = await self.connection.ask(self.requests[what])
+            if status != 200:
+                raise RuntimeError(f"{status} {answer[:300]!r}")
 
 
 def _cpu_figures(what: str, before: dict[str, float], after: dict[str, float], number: int) -> list[Figure]:
