@@ -67,10 +67,12 @@ async def _of_fleet(subject: Subject, workers: int, quick: bool) -> list[Figure]
     await asyncio.sleep(plan.seconds)
     used = {what: cpu - used[what] for what, cpu in subject.cpu().items()}
     memory = (subject.server.rss - before) / plan.workers
-    seen = Seen(**json.loads(await output.readline()))
-    await process.wait()
+    answer = await output.readline()
+    if await process.wait():
+        raise RuntimeError("the load program broke")
+    seen = Seen(**json.loads(answer))
     if seen.faults:
-        raise RuntimeError(f"{seen.faults} answers were not what they should be")
+        raise RuntimeError(f"not as it should be: {seen.faults}")
     return _figures(subject, plan, seen, used, memory)
 
 

@@ -12,6 +12,7 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -42,7 +43,7 @@ class Seen:
 
     polls: int  # asked while they were watched
     latencies: list[float]  # of heartbeats sent meanwhile, in seconds
-    faults: int  # answers that were none, or not what they should be
+    faults: dict[str, int]  # answers that were none, or not what they should be
 
 
 class Workers:
@@ -53,7 +54,7 @@ class Workers:
         self._latencies: list[float] = []
         self._watched = False
         self._polls = 0
-        self._faults = 0
+        self._faults = Counter[str]()
         self._connections: list[Connection] = []
 
     async def run(self) -> Seen:
@@ -70,8 +71,8 @@ class Workers:
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
-        self._faults += sum(not isinstance(end, asyncio.CancelledError) for end in ended)
-        return Seen(polls=self._polls, latencies=self._latencies, faults=self._faults)
+        self._faults.update(repr(end) for end in ended if not isinstance(end, asyncio.CancelledError))
+        return Seen(polls=self._polls, latencies=self._latencies, faults=dict(self._faults))
 
     async def _register(self, turns: asyncio.Semaphore) -> str:
         async with turns:
@@ -89,7 +90,7 @@ class Workers:
         while True:
             self._polls += self._watched
             status, _ = await connection.ask(poll)
-            self._faults += status != 498
+            self._check("a poll", status, 498)
 
     async def _beat(self, worker: str) -> None:
         body = json.dumps({"running": []}).encode()
@@ -101,8 +102,12 @@ class Workers:
             status, _ = await connection.ask(heartbeat)
             if watched:
                 self._latencies.append(time.perf_counter() - asked)
-            self._faults += status != 200
+            self._check("a heartbeat", status, 200)
             await asyncio.sleep(self._plan.heartbeat * (1 - JITTER * random.random()))  # noqa: S311
+
+    def _check(self, what: str, status: int, expected: int) -> None:
+        if status != expected:
+            self._faults[f"{what} was answered with {status}"] += 1
 
     async def _connect(self) -> Connection:
         connection = await Connection.open(self._plan.port)

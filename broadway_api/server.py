@@ -46,6 +46,10 @@ CLOSE_SECONDS = 0.5
 #: sends more than this is hung up on, who sends nearly as much is told what is too long (`handlers/base.py`).
 LARGEST_HEAD = 32_768
 
+#: Connections that the kernel keeps until the loop takes them, as many as it allows by default. Tornado asks for 128, and
+#: the rest of a fleet that comes back at once, as after a restart, would be reset.
+BACKLOG = 4_096
+
 #: Seconds after which a connection is closed that brings no request, or not the whole head of one.
 IDLE_SECONDS = 120
 
@@ -108,7 +112,7 @@ async def serve(
         max_header_size=LARGEST_HEAD,
         max_body_size=sys.maxsize,  # handlers hold bodies to their limit, and say so in the envelope
     )
-    sockets = bind_sockets(port, bind)
+    sockets = bind_sockets(port, bind, backlog=BACKLOG)
     server.add_sockets(sockets)
     failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     tasks = [

@@ -442,6 +442,21 @@ def test_help_names_every_variable(tmp_path: Path) -> None:
     assert shown.stderr == ""
 
 
+def test_a_fleet_that_comes_back_at_once_is_let_in(tmp_path: Path, stack: ExitStack) -> None:
+    api = Api(tmp_path, stack, token=TOKEN)
+    process = api.start()
+    api.ready(process).close()
+    process.send(signal.SIGSTOP)  # it takes no connection meanwhile
+    fleet = [
+        stack.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=START_SECONDS))
+        for _ in range(500)
+    ]
+    for one in fleet:
+        one.sendall(b"GET /readyz HTTP/1.1\r\nHost: here\r\n\r\n")
+    process.send(signal.SIGCONT)
+    assert {one.recv(15) for one in fleet} == {b"HTTP/1.1 200 OK"}
+
+
 def test_more_connections_than_it_may_have_files_leave_it_calm(tmp_path: Path, stack: ExitStack) -> None:
     api = Api(tmp_path, stack, token=TOKEN)
     process = api.start()
