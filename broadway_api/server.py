@@ -46,7 +46,7 @@ CLOSE_SECONDS = 0.5
 #: sends more than this is hung up on, who sends nearly as much is told what is too long (`handlers/base.py`).
 LARGEST_HEAD = 32_768
 
-#: Connections that the kernel keeps until the loop takes them, as many as it allows by default. Tornado asks for 128, and
+#: Connections that the kernel keeps until the loop takes them, as many as it allows by default. Tornado asks for 128:
 #: the rest of a fleet that comes back at once, as after a restart, would be reset.
 BACKLOG = 4_096
 
