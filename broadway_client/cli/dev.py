@@ -27,6 +27,8 @@ _LOOK_EVERY = 0.1
 _REQUEST = " INFO broadway_api.handlers.base: "
 #: What is told once both are ready.
 _TOLD_ELSEWHERE = ("cluster token: ", "(kept in ")
+#: What this command itself has decided, see `_start`.
+_DECIDED = " WARNING broadway_grader.attacks.self_test: no self-test is made"
 
 #: Of the config that a newcomer begins with: an engine that cannot have it would fail every first run.
 STARTER_IMAGE = "python:3.12-slim"
@@ -139,6 +141,7 @@ class Development:
         say = self._output.line
         say()
         say(Text("Broadway is ready.", style="bold green"))
+        say(f"  open    {self.url}/   the dashboard; log in with the token")
         say(f"  API     {self.url}   described at {self.url}/docs")
         say(f"  token   {token}")
         say(f"  stages  run {_RUNTIMES.get(self._chosen, self._chosen)}")
@@ -171,7 +174,7 @@ class Development:
             self._read[name] = stream.tell() - len(rest)
         for line in lines:
             text = line.decode(errors="replace")
-            if text.startswith(_TOLD_ELSEWHERE) or _REQUEST in text:
+            if text.startswith(_TOLD_ELSEWHERE) or _REQUEST in text or _DECIDED in text:
                 continue
             self._output.line(Text(f"{name:6} │ ", style=_COLOURS[name]), one_line(text, 2_000))
 

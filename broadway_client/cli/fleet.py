@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from broadway_client.cli.names import local_time
 from broadway_client.cli.session import Session, connected
 from broadway_client.client import Client
 from broadway_client.models import WorkerNamed
+
+_ID = re.compile(r"[0-9a-f]{24}")
 
 
 @click.group()
@@ -39,7 +43,7 @@ def list_(session: Session) -> None:
         for one in found
     ]
     names = ("worker", "host", "state", "busy", "jobs", "runtime", "version", "labels", "last seen")
-    session.output.table(names, rows, right=("busy", "jobs"))
+    session.output.table(names, rows, right=("busy", "jobs"), dispensable=("version", "labels", "last seen", "jobs"))
 
 
 @worker.command()
@@ -64,6 +68,8 @@ def _id(client: Client, text: str) -> str:
     found = [one.worker_id for one in client.workers() if one.hostname == text]
     if len(found) > 1:
         raise click.UsageError(f"{text} has {len(found)} workers; give one's id: {', '.join(found)}")
+    if not found and not _ID.fullmatch(text):
+        raise click.UsageError(f"there is no worker {text!r}; see `broadway worker list`")
     return found[0] if found else text
 
 

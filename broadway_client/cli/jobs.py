@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import click
 from rich.text import Text
@@ -61,9 +62,8 @@ def _show(output: Output, found: JobDetail) -> None:
     for index, stage in enumerate(found.pipeline):
         info = found.info[index] if index < len(found.info) else None
         output.line(f"  stage {index}    {stage.get('image')}: ", _stage(info))
-        for name, value in (info or {}).items():
-            if name in ("memory_peak_bytes", "cpu_seconds", "image_digest", "message") and value:
-                output.line(f"             {name} {value}")
+        for line in _used(info or {}):
+            output.line(f"             {line}")
     for attempt in found.attempts:
         output.line(f"  attempt {attempt.attempt}  {attempt.reason} on {attempt.hostname or attempt.worker_id}")
     for test in (found.results or {}).get("tests", ()):
@@ -71,6 +71,23 @@ def _show(output: Output, found: JobDetail) -> None:
         output.line(f"  test       {mark}  {test.get('name', '')}")
     if state == "failed":
         output.line(f"  what it printed: broadway job log {found.job_id}")
+
+
+def _used(info: Mapping[str, Any]) -> Iterator[str]:
+    """What is worth telling of a stage beside how it ended."""
+    if info.get("message"):
+        yield str(info["message"])
+    used = []
+    if info.get("memory_peak_bytes"):
+        used.append(f"{info['memory_peak_bytes'] / 2**20:.1f} MiB of memory at most")
+    if info.get("cpu_seconds") is not None:
+        used.append(f"{info['cpu_seconds']:.2f} s of CPU time")
+    if used:
+        yield ", ".join(used)
+    if info.get("image_ignored"):
+        yield "in a sandbox, without its image"
+    elif info.get("image_digest"):
+        yield str(info["image_digest"])
 
 
 def _stage(info: Mapping[str, object] | None) -> Text:
@@ -110,8 +127,10 @@ def log(session: Session, job_: str, stage: int | None, follow: bool, stream: st
                 break
             time.sleep(_LOOK_EVERY)
         if not printer.has_printed:
-            state = client.job(found).state.value
-            session.output.aside(f"job {found} has printed nothing; it is {state}", style="dim")
+            asked = client.job(found)
+            if stage is not None and stage >= len(asked.pipeline):
+                raise click.UsageError(f"job {found} has {len(asked.pipeline)} stages, which count from 0")
+            session.output.aside(f"job {found} has printed nothing; it is {asked.state.value}", style="dim")
 
 
 def _ended(client: Client, found: str, stage: int | None) -> JobLog:

@@ -71,7 +71,7 @@ def _told(fault: BaseException) -> Exit:
         case errors.InvalidRequest():
             listed = [f"  {one.path}: {one.message}" for one in fault.faults]
             rest = [f"  and {fault.more} more"] if fault.more else []
-            head = str(fault).partition(": $")[0] if listed else str(fault)
+            head = str(fault).partition(f": {fault.faults[0].path}: ")[0] if listed else str(fault)
             return _say(Exit.REFUSED, "\n".join([head, *listed, *rest]))
         case errors.Unavailable() | errors.Unreachable() | errors.NotBroadway():
             return _say(Exit.AWAY, str(fault))

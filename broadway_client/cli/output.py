@@ -88,14 +88,33 @@ class Output:
         self._stdout.write(visible(text) if self.is_terminal else text.encode(errors="replace").decode())
         self._stdout.flush()
 
-    def table(self, names: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> None:
-        """A table on a terminal, else its rows with tabs in between, so that `cut` and `awk` can read them."""
+    def table(
+        self,
+        names: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        right: Iterable[str] = (),
+        dispensable: Sequence[str] = (),
+    ) -> None:
+        """A table on a terminal, else its rows with tabs in between, so that `cut` and `awk` can read them.
+
+        Columns that are `dispensable` are left out of a terminal that is too narrow, the first of them first.
+        """
         if not self.is_terminal:
             for row in [names, *rows]:
                 self._stdout.write("\t".join(one_line(str(cell), 1_000) for cell in row) + "\n")
             self._stdout.flush()
             return
-        self.console.print(table(names, rows, right=right))
+        shown, kept = list(rows), list(names)
+        unbounded = self.console.options.update(max_width=10_000)
+        for name in dispensable:
+            width = self.console.measure(table(kept, shown, right=right), options=unbounded).maximum
+            if width <= self.console.width:
+                break
+            index = kept.index(name)
+            kept.pop(index)
+            shown = [[*row[:index], *row[index + 1 :]] for row in shown]
+        self.console.print(table(kept, shown, right=right))
 
     def csv(self, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Comma-separated values (RFC 4180)."""

@@ -249,7 +249,8 @@ def results(session: Session, run_: str, as_csv: bool, state: str) -> None:
             )
             for job in jobs
         ]
-        output.table(("student", "state", "reason", "score", "of", "took", "job"), rows, right=("score", "of", "took"))
+        shown = ("student", "state", "reason", "score", "of", "took", "job")
+        output.table(shown, rows, right=("score", "of", "took"), dispensable=("job", "took"))
 
 
 def _record(job: Job) -> tuple[object, ...]:
@@ -293,7 +294,8 @@ def deliveries(session: Session, run_: str) -> None:
         )
         for one in found
     ]
-    output.table(("delivery", "state", "attempts", "ended", "heard, or next attempt", "fault"), rows)
+    names = ("delivery", "state", "attempts", "ended", "heard, or next attempt", "fault")
+    output.table(names, rows, dispensable=("delivery", "attempts"))
 
 
 @run.command(name="report")

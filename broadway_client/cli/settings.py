@@ -48,6 +48,8 @@ def load(*, api: str | None, token: str | None, ca_certificate: str | None) -> S
     if not found and _is_loopback(url):
         source, found = str(LOCAL_TOKEN), _local_token()
     if not found:
+        if not url.startswith(("http://", "https://")):
+            raise InvalidSettings(f"{url!r} is no http:// or https:// URL")
         here = f", or give this command where `broadway dev` was started (there is no {LOCAL_TOKEN} here)"
         raise InvalidSettings(
             f"no token for {url}: set BROADWAY_TOKEN, or write api = … and token = … into {path}"

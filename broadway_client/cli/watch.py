@@ -195,8 +195,9 @@ def _fleet(workers: Sequence[Worker] | None) -> str:
 
 def _failures(failures: Sequence[Failure]) -> RenderableType:
     shown = Table.grid(padding=(0, 2))
-    shown.add_column(no_wrap=True)
-    shown.add_column(no_wrap=True)
+    # Only what was said may be cut off: who failed, and why, must be read on any screen.
+    shown.add_column(no_wrap=True, min_width=max(len(one_line(job_name(one.job), 24)) for one in failures))
+    shown.add_column(no_wrap=True, min_width=max(len(one.reason) for one in failures))
     shown.add_column(no_wrap=True, overflow="ellipsis")
     for one in failures:
         said = one.said or ("" if one.exit_code is None else f"exit code {one.exit_code}")

@@ -66,6 +66,7 @@ def test_a_run_from_its_config_to_its_scores(broadway: Run, graded: str, home: P
     assert graded in broadway("run", "list", "--state", "finished")
     assert "exit code 3" in broadway("job", "show", f"{graded}/bob")
     assert broadway("job", "log", "latest/amy") == "all is well\n"
+    assert "has 1 stages" in broadway("job", "log", "latest/bob", "--stage", "1", check=2)
     assert broadway("run", "deliveries", graded).count("\n") == 1  # no webhook is set up
     assert json.loads(broadway("run", "deliveries", graded, "--json")) == []
 
@@ -123,6 +124,8 @@ def test_the_fleet(broadway: Run, worker: FakeWorker) -> None:
         one["state"] for one in json.loads(broadway("worker", "list", "--json")) if one["worker_id"] == worker.id
     ] == ["draining"]
     broadway("worker", "resume", worker.id)
+    assert "there is no worker 'nowhere'; see `broadway worker list`" in broadway("worker", "drain", "nowhere", check=2)
+    assert broadway("course", "set", "a b", check=3).count("is no id of a course") == 1
     assert "there is no worker 5f5f5f5f5f5f5f5f5f5f5f5f" in broadway("worker", "drain", "5f" * 12, check=3)
 
 
@@ -134,6 +137,7 @@ def test_the_fleet(broadway: Run, worker: FakeWorker) -> None:
         (("--api", "http://127.0.0.1:9", "--token", "t"), 4, "no answer from http://127.0.0.1:9: Connection refused"),
         (("--api", "nowhere", "--token", "t"), 2, "'nowhere' is no http:// or https:// URL"),
         (("--ca-certificate", "none.pem", "--api", "https://127.0.0.1:9"), 2, "cannot use the CA certificate none.pem"),
+        (("--api", "127.0.0.1:1470", "--token", ""), 2, "'127.0.0.1:1470' is no http:// or https:// URL"),
         (("--limit", "many"), 2, "'many' is not a valid integer"),
     ],
 )

@@ -127,3 +127,22 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(tmp_path: Path, api: Ap
     assert "\x1b" not in watched.stdout
     events = run("run", "watch", run_id, "--json", cwd=tmp_path, environment=env, check=1)
     assert json.loads(events.stdout)["state"] == "cancelled"
+
+
+def test_a_narrow_terminal_leaves_out_what_can_be_missed(tmp_path: Path, api: ApiProcess, worker: FakeWorker) -> None:
+    name = "elizabeth.montgomery"
+    with api.client() as client:
+        run_id = client.create_run(run_config(name)).grading_run_id
+        client.start_run(run_id)
+        said = f"ValueError: {'no idea ' * 20}"
+        worker.report(worker.claim(), {"exit_code": 1, "reason": "stage_failed", "stderr": said}, reason="stage_failed")
+    env = environment(api, tmp_path) | {"COLUMNS": "60"}
+    for words in (("run", "results", run_id), ("run", "watch", run_id)):
+        with Terminal(*words, cwd=tmp_path, environment=env) as terminal:
+            terminal.wait()
+        assert any(name in line and "stage_failed" in line for line in terminal.text.splitlines()), terminal.text
+    with Terminal("run", "results", run_id, cwd=tmp_path, environment=env | {"COLUMNS": "100"}) as terminal:
+        terminal.wait()
+    with api.client() as client:
+        (job,) = client.jobs(run_id)
+    assert job.job_id in terminal.text
