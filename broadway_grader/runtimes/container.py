@@ -169,15 +169,20 @@ class Container:
         streams: list[AttachedStream] = []
         copies: set[asyncio.Task[None]] = set()
         try:
-            for name, output in zip(("stdout", "stderr"), outputs, strict=False):
-                streams.append(await self._engine.call(AttachedStream, self._api, self.id, name))
-                copies.add(asyncio.create_task(self._engine.call(streams[-1].copy, output)))
+            await self._engine.call(self._attach, streams, len(outputs))
+            for stream, output in zip(streams, outputs, strict=True):
+                copies.add(asyncio.create_task(self._engine.call(stream.copy, output)))
             yield copies
         finally:
             for stream in streams:
                 stream.hang_up()
             if copies:
                 await asyncio.wait(copies)
+
+    def _attach(self, streams: list[AttachedStream], count: int) -> None:
+        """Attach to as many streams, each of which is in `streams` from then on, also if the next one fails. Blocks."""
+        for name in ("stdout", "stderr")[:count]:
+            streams.append(AttachedStream(self._api, self.id, name))  # noqa: PERF401 - each at once, for who hangs up
 
 
 def _retrieve(done: asyncio.Future[Any]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import docker
 import docker.errors
 import requests
+from docker.transport import UnixHTTPAdapter
 
 from broadway_grader.errors import SetupError
 from broadway_grader.runtimes.images import Answer
@@ -30,6 +31,27 @@ PROBE_TIMEOUT = 10.0
 
 ENGINE_ERRORS = (docker.errors.DockerException, requests.RequestException)
 _DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+
+
+class _OnePool(UnixHTTPAdapter):  # type: ignore[misc]  # the SDK has no types
+    """The SDK's way to a local socket, but with one pool of connections.
+
+    Its own opens one for each URL, which is for each container: no connection is ever used again.
+    """
+
+    _SCHEME = "http+docker://"
+
+    @classmethod
+    def use(cls, api: Any) -> None:
+        """Have a client of a local socket use this; others are left alone."""
+        own = api.get_adapter(api.base_url)
+        if isinstance(own, UnixHTTPAdapter):
+            api.mount(cls._SCHEME, cls(own.socket_path, own.timeout, max_pool_size=own.max_pool_size))
+            # A local socket has no proxy. To look for one takes a quarter of all the work of a call.
+            api.trust_env = False
+
+    def get_connection(self, url: str, proxies: object = None) -> Any:
+        return super().get_connection(self._SCHEME, proxies)
 
 
 def listener_sees_our_mounts() -> bool:
@@ -75,6 +97,7 @@ class Engine:
                     docker.from_env, timeout=ENGINE_TIMEOUT, max_pool_size=self._connections, version="auto"
                 )
                 self._client = await self.call(connect)
+                _OnePool.use(self.api)
                 self.facts = await self.call(self.api.info)
                 self.sees_our_mounts = await self.call(listener_sees_our_mounts)
         except TimeoutError:
