@@ -33,24 +33,12 @@ def adopt_orphans() -> None:
         raise OSError(error, os.strerror(error))
 
 
-def _die_with_us() -> Callable[[], None]:
-    """What a child calls between fork and exec, so that a grader killed in just that moment leaves no sandbox.
-
-    bwrap's own --die-with-parent begins too late, when it has made its namespaces, and does not notice that the
-    parent is gone already. This setting is kept over exec, until bwrap renews it.
-    """
-    libc, grader = ctypes.CDLL(None), os.getpid()  # loaded here: between fork and exec only plain calls are safe
-
-    def arrange() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != grader:
-            os._exit(1)
-
-    return arrange
-
-
 class Report:
-    """What a bwrap tells on its `--json-status-fd`: the first process of its namespace, and how the main one ended."""
+    """What a bwrap tells on its `--json-status-fd`: the first process of its namespace, and how the main one ended.
+
+    It is also how a bwrap notices a grader that was killed right after starting it. Once it has arranged to end with
+    its parent, before it runs anything, it reports; and where nobody is left to read that, it ends.
+    """
 
     def __init__(self) -> None:
         self._reading, self.writing = os.pipe()
@@ -119,7 +107,6 @@ class BwrapProcess:
             cwd="/",
             pass_fds=pass_fds,
             start_new_session=True,
-            preexec_fn=_die_with_us(),
         )
         self._ended = os.pidfd_open(self._process.pid)
         self._over = asyncio.Event()

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import uuid
@@ -193,6 +194,33 @@ async def test_a_grader_that_is_killed_takes_its_stages_with_it(place: Place) ->
     life.kill()
     await life.wait()
     await until(lambda: processes(f"sleep {marker}") == [], "the stage to end")
+
+
+@pytest.mark.parametrize("moment", ["subprocess.Popen.__init__", "process.Report._take"])
+async def test_a_grader_that_is_killed_while_a_sandbox_is_being_made_runs_no_stage(
+    place: Place, settings: Settings, moment: str
+) -> None:
+    """Right after bwrap was started, and when it has reported. What it leaves may wait for ever, but for nothing."""
+    dying = f"""await runtime.open()
+    import os, subprocess
+    from broadway_grader.runtimes import process
+    real = {moment}
+    def die(*arguments, **named):
+        if {moment == "subprocess.Popen.__init__"}:
+            real(*arguments, **named)
+        os.kill(os.getpid(), 9)
+    {moment} = die
+    """
+    life = LIFE.replace("await runtime.open()", dying).replace('"life"', f'"{settings.instance}"')
+    marker = f"22{uuid.uuid4().int % 10**9}"
+    died = await asyncio.create_subprocess_exec(sys.executable, "-c", life, str(place.directory), marker, cwd=ROOT)
+    assert await died.wait() == -signal.SIGKILL
+    for _ in range(20):
+        await asyncio.sleep(0.05)
+        assert not (place.directory / "started").exists(), "a stage of nobody's"
+    await SandboxRuntime(settings).remove_leftovers()
+    assert processes(settings.instance) == []
+    assert not (place.directory / "started").exists()
 
 
 @as_root
