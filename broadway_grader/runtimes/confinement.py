@@ -22,10 +22,13 @@ LEAST_NANO_CPUS = 10_000_000
 HOME = "/tmp"  # noqa: S108 - the container's own
 
 
-def container_request(stage: Stage, place: Place, settings: Settings, *, default_user: str | None) -> dict[str, Any]:
+def container_request(
+    stage: Stage, place: Place, settings: Settings, *, default_user: str | None, seccomp: str | None = None
+) -> dict[str, Any]:
     """The body of the request that creates the container of a stage.
 
-    `default_user` is what a stage runs as that does not say; None: what its image says. Raises UnusableStage.
+    `default_user` is what a stage runs as that does not say; None: what its image says. `seccomp` is the profile of
+    system calls; None: the engine's own. Raises UnusableStage.
     """
     # A privileged stage is the operator's own, who allowed it, and has no use for its privileges as somebody else.
     user = stage.user or (None if stage.privileged else default_user)
@@ -45,7 +48,7 @@ def container_request(stage: Stage, place: Place, settings: Settings, *, default
             "broadway.attempt": str(place.attempt),
             "broadway.stage": str(place.stage),
         },
-        "HostConfig": _resources(stage, settings) | _isolation(stage, place, settings),
+        "HostConfig": _resources(stage, settings) | _isolation(stage, place, settings, seccomp),
     }
     if stage.entry_point:
         # An entry point given here replaces the image's command as well.
@@ -74,9 +77,10 @@ def _resources(stage: Stage, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _isolation(stage: Stage, place: Place, settings: Settings) -> dict[str, Any]:
-    # No profile for seccomp and no masked paths are named: the engine's own then apply.
-    confined = {"Privileged": False, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"]}
+def _isolation(stage: Stage, place: Place, settings: Settings, seccomp: str | None) -> dict[str, Any]:
+    # No masked paths are named: the engine's own then apply.
+    options = ["no-new-privileges", *([f"seccomp={seccomp}"] if seccomp else [])]
+    confined = {"Privileged": False, "CapDrop": ["ALL"], "SecurityOpt": options}
     return {
         "Mounts": _mounts(stage, place, settings),
         "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={settings.limits.tmp}"},  # noqa: S108

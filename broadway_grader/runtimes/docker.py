@@ -23,6 +23,7 @@ from broadway_grader.runtimes.images import Images, ImageUnavailable
 from broadway_grader.runtimes.output import outputs_of_stage
 from broadway_grader.runtimes.port import OnOutput, Place, Settings, UnusableHere, UnusableStage, nobody
 from broadway_grader.runtimes.preparation import Preparation
+from broadway_grader.runtimes.seccomp_profile import profile_for
 from broadway_grader.runtimes.users import user_of_slot
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class DockerRuntime:
         self._engine = Engine(threads=5 * settings.slots + 4)
         self._news = ImageNews(self._engine)
         self._images: Images | None = None
+        self._seccomp: str | None = None
         self._unremoved: set[str] = set()
         # By slot: the stage that comes next, and the removal of the one before it.
         self._next: dict[int, Preparation] = {}
@@ -57,6 +59,7 @@ class DockerRuntime:
         if self._settings.oci_runtime:
             self._engine.require_runtime(self._settings.oci_runtime)
             description += f" with {self._settings.oci_runtime}"
+        self._seccomp = profile_for(self._engine.facts)
         try:
             await self._engine.call(write_hosts, self._settings.work_dir)
         except OSError as error:
@@ -202,7 +205,7 @@ class DockerRuntime:
 
     async def _make(self, stage: Stage, place: Place, ending: Ending) -> Container | None:
         self._refuse_foreigner(stage)
-        request = container_request(stage, place, self._settings, default_user=self._user(place))
+        request = container_request(stage, place, self._settings, default_user=self._user(place), seccomp=self._seccomp)
         digest = await self._ensure_image(stage.image, ending)
         if digest is None:
             return None

@@ -45,6 +45,11 @@ MUTATIONS = [
         attacks=("system-call-filter", "kernel-keys", "namespaces"),
     ),
     Mutation(
+        defence="a filter without io_uring",
+        off=container(SecurityOpt=["no-new-privileges"]),
+        attacks=("kernel-surface",),
+    ),
+    Mutation(
         defence="not privileged",
         off=container(CapDrop=None, CapAdd=["SYS_ADMIN"], SecurityOpt=["apparmor=unconfined"]),
         attacks=("mount",),

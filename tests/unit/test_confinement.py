@@ -115,6 +115,11 @@ def test_an_oci_runtime_is_asked_for_by_name() -> None:
     assert request(Stage(image="i"), oci_runtime="runsc")["HostConfig"]["Runtime"] == "runsc"
 
 
+def test_a_profile_of_system_calls_is_passed_on() -> None:
+    made = container_request(Stage(image="i"), PLACE, Settings(**SETTINGS), default_user=USER, seccomp="{}")
+    assert made["HostConfig"]["SecurityOpt"] == ["no-new-privileges", "seccomp={}"]
+
+
 def test_a_privileged_stage_is_what_its_image_says_and_keeps_its_limits() -> None:
     made = request(Stage(image="i", privileged=True))
     assert (made["User"], made["HostConfig"]["Privileged"]) == ("", True)
