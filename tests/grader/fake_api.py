@@ -151,6 +151,8 @@ class _Handler(tornado.web.RequestHandler):
 
 def _kind(method: str, path: str) -> str:
     head = path.partition("/")[0]
+    if path.endswith("/output"):  # what a job prints while it runs, which is sent where an answer asked for it
+        return "output"
     return {
         ("POST", "worker_register"): "register",
         ("POST", "heartbeat"): "heartbeat",
