@@ -248,8 +248,8 @@ def demo(wanted: str, *, keep: bool) -> None:
         say(f"{len(EXPECTED)} students graded in {seconds:.0f} s, each as expected")
         if keep:
             say("it goes on in the background; to stop it and remove all of it: make demo-stop")
+            say(f"for commands: export BROADWAY_API={started.url} BROADWAY_TOKEN={started.token}")
             say(f"the dashboard: {started.url}/ with the token {started.token}")
-            say(f"commands: export BROADWAY_API={started.url} BROADWAY_TOKEN={started.token}")
         else:
             say("it is gone again; to look around in its dashboard: make demo KEEP=1")
 
