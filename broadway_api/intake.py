@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -56,24 +57,28 @@ class Intake:
             number = len(roster) + bool(config.pre_processing_pipeline) + bool(config.post_processing_pipeline)
             priority = EXPRESS_PRIORITY if number <= self._policy.express_max_jobs else 0
         run = Run(id=ids.new_id(), course=course, priority=priority, config=config, created_at=now)
-        jobs = [self._job(run, JobType.STUDENT, seq, entry) for seq, entry in enumerate(roster, start=1)]
+        jobs = self._jobs(run, JobType.STUDENT, 1, roster)
         if config.pre_processing_pipeline:
-            jobs.insert(0, self._job(run, JobType.PRE_PROCESSING, 0))
+            jobs = [*self._jobs(run, JobType.PRE_PROCESSING, 0, [None]), *jobs]
         if config.post_processing_pipeline:
-            jobs.append(self._job(run, JobType.POST_PROCESSING, len(roster) + 1))
+            jobs += self._jobs(run, JobType.POST_PROCESSING, len(roster) + 1, [None])
         return run, jobs
 
-    def _job(self, run: Run, job_type: JobType, seq: int, student: Env | None = None) -> Job:
-        return Job(
-            id=ids.new_id(),
-            run_id=run.id,
-            type=job_type,
-            seq=seq,
-            student=student,
-            priority=run.priority,
-            requirement=capabilities.requirement_of(run.config, job_type),
-            attempt_limit=self._policy.job_max_attempts,
-        )
+    def _jobs(self, run: Run, job_type: JobType, first: int, students: Iterable[Env | None]) -> list[Job]:
+        requirement = capabilities.requirement_of(run.config, job_type)
+        return [
+            Job(
+                id=ids.new_id(),
+                run_id=run.id,
+                type=job_type,
+                seq=seq,
+                student=student,
+                priority=run.priority,
+                requirement=requirement,
+                attempt_limit=self._policy.job_max_attempts,
+            )
+            for seq, student in enumerate(students, start=first)
+        ]
 
 
 def idempotency_key(key: str | None, body: bytes, *, priority: int | None = None) -> IdempotencyKey | None:

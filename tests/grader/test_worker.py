@@ -210,7 +210,7 @@ async def test_a_stopping_worker_reports_and_asks_for_nothing(grader: Grader, ap
 async def test_a_job_that_comes_with_an_answer_after_the_stop_is_handed_back(
     grader: Grader, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api.say("claim", jobs(1))
+    api.say("claim", jobs(1, 2))
     api.say("report", with_jobs(1, 3))
     arrived, stopped, answer = asyncio.Event(), asyncio.Event(), api.answer
 
@@ -221,14 +221,13 @@ async def test_a_job_that_comes_with_an_answer_after_the_stop_is_handed_back(
         return await answer(call)
 
     monkeypatch.setattr(api, "answer", after_the_stop)
-    monkeypatch.setattr(worker, "POLL_INTERVAL", 1_000)  # nobody asks when the report wants to
     task = grader.start()
-    await running(grader, 1)
-    await until(lambda: len(api.of("claim")) == 2, "the poll for the other slot to be over")
+    await running(grader, 1, 2)
     grader.runner.end(1)
     await asyncio.wait_for(arrived.wait(), 20)
     grader.worker.stop()
     stopped.set()
+    grader.runner.end(2)
     await asyncio.wait_for(task, 20)
     assert "slots" in api.of("report")[0].query
     assert not grader.runner.killed
@@ -355,7 +354,10 @@ async def test_a_job_handed_out_again_under_the_new_id_is_reported_under_it(grad
     grader.start()
     await until(lambda: not api.script["claim"] and api.registrations == 2, "the second claim")
     await until(lambda: SECOND in {call.headers["worker_id"] for call in api.of("claim")}, "a claim under the new id")
-    await until(lambda: api.of("heartbeat") and api.of("heartbeat")[-1].body["running"], "the job to be the new id's")
+    await until(
+        lambda: any(call.headers["worker_id"] == SECOND and call.body["running"] for call in api.of("heartbeat")),
+        "the job to be the new id's",
+    )
     grader.runner.end(1)
     await until(lambda: api.of("report"), "the report")
     assert api.of("report")[0].headers["worker_id"] == SECOND
