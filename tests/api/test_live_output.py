@@ -14,7 +14,7 @@ import pytest
 from broadway_api import live_output
 from broadway_api.policy import Policy
 from tests.api.raw import connect
-from tests.api.serving import DEADLINE, SHORT_LEASE, TOKEN, Api, Json, eventually, run_config, serving
+from tests.api.serving import DEADLINE, SHORT_LEASE, TOKEN, Api, Json, eventually, run_config, sample, serving
 
 Event = tuple[str, Json]
 NOBODY = "0123456789abcdef01234567"
@@ -260,6 +260,23 @@ async def test_followers_are_only_so_many(api: Api, monkeypatch: pytest.MonkeyPa
         return status == 200
 
     await eventually(room)
+
+
+async def test_the_bodies_are_those_of_the_samples(api: Api) -> None:
+    worker, job = await running(api)
+    wanted = sample("log_events")
+    wanted[0]["data"]["job_id"] = job["job_id"]
+    async with following(api, job["job_id"]) as events:
+        seen = [await events.next()]
+        posted = await post(api, worker, job, **sample("output_request"))
+        (name,) = posted.json()["data"]["followed"]
+        assert posted.json() == sample("output_answer") | {"data": {"followed": [name]}}
+        beat = {"running": [{"job_id": job["job_id"], "attempt": 1}]}
+        answer = await api.call("POST", "heartbeat", beat, worker=worker)
+        followed = {"lost": [], "followed": {job["job_id"]: [name]}}
+        assert answer.json() == sample("heartbeat_answer_followed") | {"data": followed}
+        seen += [await events.next() for _ in wanted[1:]]
+    assert seen == [(one["event"], one["data"]) for one in wanted]
 
 
 # --- what graders post -----------------------------------------------------------------------------------------------

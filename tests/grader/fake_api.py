@@ -67,7 +67,7 @@ class FakeApi:
         return f"http://127.0.0.1:{self.port}"
 
     def of(self, kind: str) -> list[Call]:
-        """The calls of a kind: register, heartbeat, claim, report, deregister."""
+        """The calls of a kind: register, heartbeat, claim, report, output, deregister."""
         return [call for call in self.calls if _kind(call.method, call.path) == kind]
 
     def say(self, kind: str, *replies: Reply) -> None:
@@ -89,6 +89,7 @@ class FakeApi:
         return {
             "heartbeat": success(lost=[]),
             "report": success(job_id=call.path.rpartition("/")[2], state="succeeded"),
+            "output": success(followed=[]),
             "deregister": success(handed_back=[]),
         }.get(kind, fail(404))
 

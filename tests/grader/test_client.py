@@ -101,6 +101,29 @@ async def test_a_heartbeat(client: ApiClient, api: FakeApi) -> None:
     assert api.calls[0].headers["worker-id"] == WORKER_ID
 
 
+async def test_a_heartbeat_tells_which_jobs_are_followed(client: ApiClient, api: FakeApi) -> None:
+    api.say("heartbeat", Reply(body=sample("heartbeat_answer_followed")), success(lost=[], followed="by nobody"))
+    heard = await client.heartbeat(WORKER_ID, {JOB_ID: 1})
+    assert {job: set(names) for job, names in heard.followed.items()} == sample_followed()
+    assert (await client.heartbeat(WORKER_ID, {JOB_ID: 1})).followed == {}
+
+
+def sample_followed() -> dict[str, set[str]]:
+    told = sample("heartbeat_answer_followed")["data"]["followed"]
+    return {job: set(names) for job, names in told.items()}
+
+
+async def test_output(client: ApiClient, api: FakeApi) -> None:
+    api.say("output", Reply(body=sample("output_answer")), fail(409))
+    body = sample("output_request")
+    sent = {"output": body["output"], "stages": body["stages"]}
+    assert await client.output(WORKER_ID, JOB_ID, body["attempt"], sent) == set(sample("output_answer")["data"]["followed"])
+    assert api.calls[0].body == body
+    assert api.calls[0].headers["worker-id"] == WORKER_ID
+    with pytest.raises(Refused):
+        await client.output(WORKER_ID, JOB_ID, 1, {})
+
+
 async def test_a_heartbeat_of_an_idle_worker_says_that_nothing_runs(client: ApiClient, api: FakeApi) -> None:
     """An empty body would renew the lease of a job whose answer got lost."""
     await client.heartbeat(WORKER_ID, {})
