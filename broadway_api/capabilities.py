@@ -71,9 +71,17 @@ def shortage(required: str, fleet: Sequence[Mapping[str, str]]) -> str | None:
         return None
     if not fleet:
         return "no worker is connected"
-    *others, last = [label.replace("!", "no ") for label in labels_in(required)]
-    listed = f"{', '.join(others)} and {last}" if others else last
-    return f"0 of {len(fleet)} workers have {listed}"
+    asked = asked_in(required)
+    # What the course did not ask for is named only where it is what is missing.
+    if any(fits(labels, requirement(asked)) for labels in fleet):
+        having = f" of those that have {_listed(asked)}" if asked else f" of {len(fleet)} workers"
+        return f"0{having} know all fields of its stages: they are graders of the course protocol"
+    return f"0 of {len(fleet)} workers have {_listed(asked)}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _has(labels: Mapping[str, str], label: str) -> bool:

@@ -383,6 +383,23 @@ class CourseQueue:
 
     depth: int  # jobs that are queued
     oldest: datetime  # when the one that has waited longest was queued
+    requirements: Mapping[str, int]  # what they require, and how many of them that
+
+    @classmethod
+    def of(cls, requirement: str, depth: int, queued_at: datetime) -> CourseQueue:
+        """Jobs that were queued at one time and require one thing."""
+        return cls(depth=depth, oldest=queued_at, requirements={requirement: depth})
+
+    def beside(self, other: CourseQueue | None) -> CourseQueue:
+        """These and others."""
+        if other is None:
+            return self
+        requirements = dict(other.requirements)
+        for requirement, depth in self.requirements.items():
+            requirements[requirement] = requirements.get(requirement, 0) + depth
+        return CourseQueue(
+            depth=self.depth + other.depth, oldest=min(self.oldest, other.oldest), requirements=requirements
+        )
 
 
 class DeliveryState(StrEnum):

@@ -56,7 +56,7 @@ class Service:
         self.tenancy = Tenancy(store, self.access, clock)
         self.waiting = Waiting(store, policy, now=clock)
         known = KnownRuns(store)
-        self.views = Views(store, known=known, wake_ups=self.wake_ups)
+        self.views = Views(store, known=known, waiting=self.waiting, wake_ups=self.wake_ups)
         self.runs = Runs(
             store,
             policy,

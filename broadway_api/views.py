@@ -9,12 +9,13 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
 
 from broadway_api.distribution import Distribution, distribution
-from broadway_api.domain import Cause, CourseQueue, Job, JobMeasure, JobQuery, JobState, Run, RunState
+from broadway_api.domain import Cause, CourseQueue, Job, JobMeasure, JobQuery, JobState, Run, RunState, Stranded
 from broadway_api.errors import RunNotFound, StoreUnavailable
 from broadway_api.events import WakeUps
 from broadway_api.known_runs import KnownRuns
 from broadway_api.store.port import Store
 from broadway_api.tenants import Principal
+from broadway_api.waiting import Waiting
 
 #: Seconds between two looks at what is followed, however many follow it.
 LOOK_EVERY = 1.0
@@ -40,11 +41,13 @@ class Views:
         store: Store,
         *,
         known: KnownRuns,
+        waiting: Waiting,
         wake_ups: WakeUps,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._known = known
+        self._waiting = waiting
         self._wake_ups = wake_ups
         self._monotonic = monotonic
         self._sights: OrderedDict[Hashable, tuple[float, asyncio.Task[bytes]]] = OrderedDict()
@@ -84,10 +87,14 @@ class Views:
         counts = await self._store.run_counts([run.id for run in runs]) if runs else {}
         return [(run, counts.get(run.id, {})) for run in runs]
 
-    async def queue(self, *, by: Principal) -> dict[str, CourseQueue]:
-        """What the courses have in the queue, by course."""
+    async def queue(self, *, by: Principal) -> dict[str, tuple[CourseQueue, Sequence[Stranded]]]:
+        """What the courses have in the queue, and what of it no worker can run, by course."""
         queues = await self._store.queue_by_course()
-        return {course: queue for course, queue in sorted(queues.items()) if by.sees(course)}
+        return {
+            course: (queue, await self._waiting.stranded(queue.requirements))
+            for course, queue in sorted(queues.items())
+            if by.sees(course)
+        }
 
     async def follow(
         self, question: Hashable, look: Callable[[], Awaitable[bytes]]

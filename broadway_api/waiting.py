@@ -49,16 +49,19 @@ class Waiting:
 
     async def with_stranded(self, summary: RunSummary) -> RunSummary:
         """The summary with those of its queued jobs that no worker can run."""
-        fleet = await self._labels_of_fleet() if summary.queued else ()
         numbers: Counter[str] = Counter()
         for job_type, number in summary.queued.items():
             numbers[capabilities.requirement_of(summary.run.config, job_type)] += number
-        stranded = (
+        return replace(summary, stranded=await self.stranded(numbers))
+
+    async def stranded(self, numbers: Mapping[str, int]) -> tuple[Stranded, ...]:
+        """Those of so many queued jobs by what they require that no worker can run."""
+        fleet = await self._labels_of_fleet() if numbers else ()
+        return tuple(
             Stranded(requirement=required, jobs=number, message=message)
             for required, number in numbers.items()
             if (message := capabilities.shortage(required, fleet))
         )
-        return replace(summary, stranded=tuple(stranded))
 
     async def shortage(self, requirement: str) -> str | None:
         """Why no worker can run jobs that require that; None if one can."""

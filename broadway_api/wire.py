@@ -23,6 +23,7 @@ from broadway_api.domain import (
     RunState,
     RunSummary,
     StageLog,
+    Stranded,
     Worker,
     WorkerState,
 )
@@ -196,19 +197,21 @@ def run_to_json(run: Run) -> Json:
     }
 
 
+def stranded_to_json(stranded: Stranded) -> Json:
+    """Queued jobs that no worker can run."""
+    return {
+        "require": capabilities.asked_in(stranded.requirement),
+        "jobs": stranded.jobs,
+        "message": stranded.message,
+    }
+
+
 def summary_to_json(summary: RunSummary, now: datetime) -> Json:
     """A run with what its jobs amount to."""
     return run_to_json(summary.run) | {
         "counts": {state.value: summary.counts.get(state, 0) for state in JobState},
         "reasons": {reason.value: number for reason, number in summary.reasons.items()},
-        "stranded": [
-            {
-                "require": capabilities.asked_in(stranded.requirement),
-                "jobs": stranded.jobs,
-                "message": stranded.message,
-            }
-            for stranded in summary.stranded
-        ],
+        "stranded": [stranded_to_json(some) for some in summary.stranded],
         "eta_seconds": _eta(summary, now),
         "pre_processing_job": _end_job(summary.pre_processing_job),
         "post_processing_job": _end_job(summary.post_processing_job),
@@ -384,9 +387,14 @@ def found_job_to_json(job: Job, *, worker_ids: bool = True) -> Json:
     return job_to_json(job, worker_ids=worker_ids) | {"cause": job.cause}
 
 
-def queue_to_json(course: str, queue: CourseQueue) -> Json:
+def queue_to_json(course: str, queue: CourseQueue, stranded: Sequence[Stranded]) -> Json:
     """What a course has in the queue."""
-    return {"course": course, "depth": queue.depth, "oldest_queued_at": timestamp(queue.oldest)}
+    return {
+        "course": course,
+        "depth": queue.depth,
+        "oldest_queued_at": timestamp(queue.oldest),
+        "stranded": [stranded_to_json(some) for some in stranded],
+    }
 
 
 def cause_to_json(cause: Cause, *, worker_ids: bool = True) -> Json:

@@ -14,7 +14,7 @@ from broadway_client import calls
 from broadway_client.calls import Config
 from broadway_client.connection import EVENTS_TIMEOUT, Connection
 from broadway_client.errors import Unavailable
-from broadway_client.events import OnInterruption, RunEvent, RunFeed, is_stream
+from broadway_client.events import Event, Feed, LogEvent, LogFeed, OnInterruption, RunEvent, RunFeed, is_stream
 from broadway_client.exchange import Flow, Pause, Reply, Request, Retries, T
 from broadway_client.models import (
     Course,
@@ -243,12 +243,42 @@ class AsyncClient:
         """As `Client.run_events`."""
         retries = self._retries if patience is None else Retries(patience=patience)
         feed = RunFeed(run_id, retries, last_event_id=last_event_id, on_interruption=on_interruption)
+        async for event in self._events(feed):
+            yield event
+
+    async def follow_log(
+        self,
+        job_id: str,
+        stage: int | None = None,
+        *,
+        last_event_id: str | None = None,
+        patience: float | None = None,
+        on_interruption: OnInterruption | None = None,
+    ) -> AsyncIterator[LogEvent]:
+        """As `Client.follow_log`."""
+        retries = self._retries if patience is None else Retries(patience=patience)
+        feed = LogFeed(job_id, stage, retries, last_event_id=last_event_id, on_interruption=on_interruption)
+        async for event in self._events(feed):
+            yield event
+
+    async def wait_for_run(self, run_id: str, *, patience: float | None = None) -> RunStatus:
+        """As `Client.wait_for_run`."""
+        async for event in self.run_events(run_id, patience=patience):
+            if event.run.state.ended:
+                return event.run
+        return await self.run(run_id)
+
+    async def _events(self, feed: Feed[Event]) -> AsyncIterator[Event]:
         while not feed.is_over:
             cause: httpx.TransportError | Unavailable | None = None
             try:
                 request = feed.request()
                 async with self._http.stream(
-                    request.method, request.path, headers=request.headers, timeout=EVENTS_TIMEOUT
+                    request.method,
+                    request.path,
+                    params=request.params or None,
+                    headers=request.headers,
+                    timeout=EVENTS_TIMEOUT,
                 ) as response:
                     if not is_stream(response):
                         await response.aread()
@@ -260,13 +290,6 @@ class AsyncClient:
                 cause = error
             if not feed.is_over:
                 await self._sleep(feed.interrupted(cause))
-
-    async def wait_for_run(self, run_id: str, *, patience: float | None = None) -> RunStatus:
-        """As `Client.wait_for_run`."""
-        async for event in self.run_events(run_id, patience=patience):
-            if event.run.state.ended:
-                return event.run
-        return await self.run(run_id)
 
     async def _do(self, flow: Flow[T]) -> T:
         reply: Reply | None = None

@@ -14,7 +14,7 @@ from broadway_client import calls
 from broadway_client.calls import Config
 from broadway_client.connection import EVENTS_TIMEOUT, Connection
 from broadway_client.errors import Unavailable
-from broadway_client.events import OnInterruption, RunEvent, RunFeed, is_stream
+from broadway_client.events import Event, Feed, LogEvent, LogFeed, OnInterruption, RunEvent, RunFeed, is_stream
 from broadway_client.exchange import Flow, Pause, Reply, Request, Retries, T
 from broadway_client.models import (
     Course,
@@ -396,22 +396,28 @@ class Client:
         """
         retries = self._retries if patience is None else Retries(patience=patience)
         feed = RunFeed(run_id, retries, last_event_id=last_event_id, on_interruption=on_interruption)
-        while not feed.is_over:
-            cause: httpx.TransportError | Unavailable | None = None
-            try:
-                request = feed.request()
-                with self._http.stream(
-                    request.method, request.path, headers=request.headers, timeout=EVENTS_TIMEOUT
-                ) as response:
-                    if not is_stream(response):
-                        response.read()
-                    feed.opened(response)
-                    for chunk in response.iter_bytes():
-                        yield from feed.take(chunk)
-            except (httpx.TransportError, Unavailable) as error:
-                cause = error
-            if not feed.is_over:
-                self._sleep(feed.interrupted(cause))
+        yield from self._events(feed)
+
+    def follow_log(
+        self,
+        job_id: str,
+        stage: int | None = None,
+        *,
+        last_event_id: str | None = None,
+        patience: float | None = None,
+        on_interruption: OnInterruption | None = None,
+    ) -> Iterator[LogEvent]:
+        """What a job prints, as it does, until it has ended; goes on where it was after interruptions.
+
+        Of a job that has ended the log, of one that waits nothing until it runs. `patience` as in `run_events`. Raises
+        NotFound.
+
+        >>> [event.name for event in client.follow_log(failed_job)]
+        ['job', 'output', 'stage', 'end']
+        """
+        retries = self._retries if patience is None else Retries(patience=patience)
+        feed = LogFeed(job_id, stage, retries, last_event_id=last_event_id, on_interruption=on_interruption)
+        yield from self._events(feed)
 
     def wait_for_run(self, run_id: str, *, patience: float | None = None) -> RunStatus:
         """The run once it has ended.
@@ -423,6 +429,28 @@ class Client:
             if event.run.state.ended:
                 return event.run
         return self.run(run_id)
+
+    def _events(self, feed: Feed[Event]) -> Iterator[Event]:
+        while not feed.is_over:
+            cause: httpx.TransportError | Unavailable | None = None
+            try:
+                request = feed.request()
+                with self._http.stream(
+                    request.method,
+                    request.path,
+                    params=request.params or None,
+                    headers=request.headers,
+                    timeout=EVENTS_TIMEOUT,
+                ) as response:
+                    if not is_stream(response):
+                        response.read()
+                    feed.opened(response)
+                    for chunk in response.iter_bytes():
+                        yield from feed.take(chunk)
+            except (httpx.TransportError, Unavailable) as error:
+                cause = error
+            if not feed.is_over:
+                self._sleep(feed.interrupted(cause))
 
     def _do(self, flow: Flow[T]) -> T:
         reply: Reply | None = None

@@ -1,4 +1,4 @@
-"""A run's server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), over any interruption.
+"""Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), over any interruption.
 
 Like `exchange`, without any input or output: a client opens what `request` says and hands in what comes.
 """
@@ -6,17 +6,20 @@ Like `exchange`, without any input or output: a client opens what `request` says
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import httpx
 
 from broadway_client import codec
+from broadway_client.codec import Answer
 from broadway_client.errors import ClientError, NotBroadway, Unavailable, Unreachable
 from broadway_client.exchange import Request, Retries, read, segment, unreachable
-from broadway_client.models import RunStatus
+from broadway_client.models import JobChange, LogEnd, Printed, RunStatus, StageChange
 
-#: The largest event that is read: a run's status has some hundred bytes.
+#: The largest event that is read: a run's status has some hundred bytes, a piece of a log 64 KiB in JSON.
 _MAX_EVENT = 4_000_000
 
 
@@ -26,6 +29,15 @@ class RunEvent:
 
     id: str
     run: RunStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogEvent:
+    """What happened to a job whose log is followed; `id` is the Last-Event-ID from which to go on."""
+
+    id: str
+    name: str
+    what: JobChange | StageChange | Printed | LogEnd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +52,26 @@ class Interruption:
 OnInterruption = Callable[[Interruption], None]
 
 
-class RunFeed:
-    """The state of following one run. `is_over` once nothing will happen to it any more."""
+Event = TypeVar("Event", RunEvent, LogEvent)
+
+
+class Feed(ABC, Generic[Event]):
+    """The state of following something. `is_over` once nothing will happen to it any more."""
 
     def __init__(
-        self, run_id: str, retries: Retries, *, last_event_id: str | None, on_interruption: OnInterruption | None
+        self,
+        followed: str,
+        path: str,
+        retries: Retries,
+        *,
+        params: Mapping[str, object | None] | None = None,
+        last_event_id: str | None,
+        on_interruption: OnInterruption | None,
     ) -> None:
-        self._run_id = run_id
+        """`followed` names it to people."""
+        self._followed = followed
+        self._path = path
+        self._params = {name: str(value) for name, value in (params or {}).items() if value is not None}
         self._retries = retries
         self._last_event_id = last_event_id
         self._on_interruption = on_interruption
@@ -56,13 +81,27 @@ class RunFeed:
         self._lost_at: float | None = None
         self.is_over = False
 
-    def request(self) -> Request[RunStatus]:
+    @abstractmethod
+    def _read(self, name: str, id_: str, data: str) -> Event | None:
+        """The event of a name; None if it is none that is known."""
+
+    @abstractmethod
+    def _is_last(self, event: Event) -> bool:
+        """Whether it is the last."""
+
+    def request(self) -> Request[Answer]:
         """What to open."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self._last_event_id is not None:
             headers["Last-Event-ID"] = self._last_event_id
-        path = f"api/v1/grading_run/{segment(self._run_id)}/events"
-        return Request(method="GET", path=path, answer=RunStatus, repeatable=True, headers=headers)
+        return Request(
+            method="GET",
+            path=f"api/v1/{self._path}",
+            answer=Answer,
+            repeatable=True,
+            params=self._params,
+            headers=headers,
+        )
 
     def opened(self, response: httpx.Response) -> None:
         """Look at the head of what was opened; its body has been read unless it is a stream. Raises ClientError."""
@@ -73,12 +112,12 @@ class RunFeed:
             read(self.request(), response)
             raise NotBroadway(str(response.request.url), "it sends no events")
 
-    def take(self, chunk: bytes) -> Iterator[RunEvent]:
+    def take(self, chunk: bytes) -> Iterator[Event]:
         """The events that end within `chunk`."""
         self._failures, self._lost_at = 0, None
         self._buffer += chunk
         if len(self._buffer) > _MAX_EVENT:
-            raise NotBroadway(f"grading run {self._run_id}", "an event of its stream does not end")
+            raise NotBroadway(self._followed, "an event of its stream does not end")
         *lines, self._buffer = self._buffer.split(b"\n")
         for line in lines:
             text = line.decode(errors="replace").removesuffix("\r")
@@ -88,19 +127,19 @@ class RunFeed:
             event = self._event()
             if event is not None:
                 self._last_event_id = event.id
-                self.is_over = event.run.state.ended
+                self.is_over = self._is_last(event)
                 yield event
 
-    def _event(self) -> RunEvent | None:
+    def _event(self) -> Event | None:
         names = dict(line.partition(":")[::2] for line in self._lines if not line.startswith(("data:", ":")))
         data = "\n".join(line[5:].removeprefix(" ") for line in self._lines if line.startswith("data:"))
         self._lines = []
-        if not data or names.get("event", "").strip() != "run":
+        if not data:
             return None
         try:
-            return RunEvent(id=names.get("id", "").strip(), run=codec.decode(RunStatus, json.loads(data)))
+            return self._read(names.get("event", "").strip(), names.get("id", "").strip(), data)
         except ValueError as error:
-            raise NotBroadway(f"grading run {self._run_id}", f"an event of its stream: {error}") from None
+            raise NotBroadway(self._followed, f"an event of its stream: {error}") from None
 
     def interrupted(self, cause: httpx.TransportError | Unavailable | None) -> float:
         """Seconds after which to open it again. Raises Unreachable, Unavailable once patience is at its end."""
@@ -111,10 +150,68 @@ class RunFeed:
         pause = self._retries.pause(self._failures, error.retry_after if isinstance(error, Unavailable) else 0.0)
         is_final = isinstance(error, Unreachable) and error.final
         if is_final or now - self._lost_at + pause > self._retries.patience:
-            raise error or Unreachable(f"grading run {self._run_id}", "its stream of events keeps ending", sent=True)
+            raise error or Unreachable(self._followed, "its stream of events keeps ending", sent=True)
         if self._on_interruption is not None:
             self._on_interruption(Interruption(error=error, pause=pause))
         return pause
+
+
+class RunFeed(Feed[RunEvent]):
+    """A run that is followed."""
+
+    def __init__(
+        self, run_id: str, retries: Retries, *, last_event_id: str | None, on_interruption: OnInterruption | None
+    ) -> None:
+        super().__init__(
+            f"grading run {run_id}",
+            f"grading_run/{segment(run_id)}/events",
+            retries,
+            last_event_id=last_event_id,
+            on_interruption=on_interruption,
+        )
+
+    def _read(self, name: str, id_: str, data: str) -> RunEvent | None:
+        return RunEvent(id=id_, run=codec.decode(RunStatus, json.loads(data))) if name == "run" else None
+
+    def _is_last(self, event: RunEvent) -> bool:
+        return event.run.state.ended
+
+
+_LOG_EVENTS: Mapping[str, type[JobChange | StageChange | Printed | LogEnd]] = {
+    "job": JobChange,
+    "stage": StageChange,
+    "output": Printed,
+    "end": LogEnd,
+}
+
+
+class LogFeed(Feed[LogEvent]):
+    """A job whose log is followed."""
+
+    def __init__(
+        self,
+        job_id: str,
+        stage: int | None,
+        retries: Retries,
+        *,
+        last_event_id: str | None,
+        on_interruption: OnInterruption | None,
+    ) -> None:
+        super().__init__(
+            f"grading job {job_id}",
+            f"grading_job/{segment(job_id)}/log",
+            retries,
+            params={"follow": "true", "stage": stage},
+            last_event_id=last_event_id,
+            on_interruption=on_interruption,
+        )
+
+    def _read(self, name: str, id_: str, data: str) -> LogEvent | None:
+        kind = _LOG_EVENTS.get(name)
+        return None if kind is None else LogEvent(id=id_, name=name, what=codec.decode(kind, json.loads(data)))
+
+    def _is_last(self, event: LogEvent) -> bool:
+        return isinstance(event.what, LogEnd)
 
 
 def is_stream(response: httpx.Response) -> bool:

@@ -127,7 +127,7 @@ class OverviewHandler(ViewHandler):
 
     async def _queue(self) -> dict[str, Any]:
         queues = await self.service.views.queue(by=self.principal)
-        return {"courses": [wire.queue_to_json(course, queue) for course, queue in queues.items()]}
+        return {"courses": [wire.queue_to_json(course, *seen) for course, seen in queues.items()]}
 
     async def get(self, what: str) -> None:
         self.succeed(await self.looks(what)())

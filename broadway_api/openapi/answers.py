@@ -103,6 +103,13 @@ _JOB: dict[str, Schema] = {
     "started_at": or_null(TIME),
     "finished_at": or_null(TIME),
 }
+_STRANDED = list_of(
+    shape(
+        "Stranded",
+        {"require": list_of(TEXT), "jobs": COUNT, "message": TEXT},
+        text="queued jobs that no worker can run, and what is missing",
+    )
+)
 _END_JOB = or_null(shape("EndJob", {"job_id": ID, "state": JOB_STATE, "reason": or_null(REASON)}))
 
 RUN_STATUS = shape(
@@ -116,13 +123,7 @@ RUN_STATUS = shape(
             "propertyNames": REASON,
             "additionalProperties": COUNT,
         },
-        "stranded": list_of(
-            shape(
-                "Stranded",
-                {"require": list_of(TEXT), "jobs": COUNT, "message": TEXT},
-                text="queued jobs that no worker can run, and what is missing",
-            )
-        ),
+        "stranded": _STRANDED,
         "eta_seconds": or_null({"type": "integer"}),
         "pre_processing_job": _END_JOB,
         "post_processing_job": _END_JOB,
@@ -385,6 +386,5 @@ LISTED_RUNS = shape(
         "next": or_null(ID),
     },
 )
-QUEUES = shape(
-    "Queues", {"courses": list_of(shape("CourseQueue", {"course": TEXT, "depth": COUNT, "oldest_queued_at": TIME}))}
-)
+_COURSE_QUEUE = shape("CourseQueue", {"course": TEXT, "depth": COUNT, "oldest_queued_at": TIME, "stranded": _STRANDED})
+QUEUES = shape("Queues", {"courses": list_of(_COURSE_QUEUE)})

@@ -111,14 +111,13 @@ class MongoQueue(MongoPart):
         )
         queues: dict[str, CourseQueue] = {}
         async for group in groups:
-            # All queued jobs of a run are of one phase, which was queued at one time.
-            one = await self._jobs.find_one(queued | {"run_id": group["_id"]}, {"queued_at": True}, hint=BY_STATE)
+            # All queued jobs of a run are of one phase, which was queued at one time and requires one thing.
+            fields = {"queued_at": True, "requirement": True}
+            one = await self._jobs.find_one(queued | {"run_id": group["_id"]}, fields, hint=BY_STATE)
             if one is not None:
-                own = CourseQueue(depth=group["depth"], oldest=one["queued_at"])
-                known = queues.get(live[group["_id"]], CourseQueue(depth=0, oldest=own.oldest))
-                queues[live[group["_id"]]] = CourseQueue(
-                    depth=known.depth + own.depth, oldest=min(known.oldest, own.oldest)
-                )
+                course = live[group["_id"]]
+                some = CourseQueue.of(one.get("requirement", ""), group["depth"], one["queued_at"])
+                queues[course] = some.beside(queues.get(course))
         return queues
 
     async def _may_take_others(self, worker_id: str, which: Document, since: datetime) -> bool:

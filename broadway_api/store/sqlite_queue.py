@@ -95,18 +95,20 @@ class SqliteQueue(SqlitePart):
 
     async def queue_by_course(self) -> Mapping[str, CourseQueue]:
         def work(db: sqlite3.Connection) -> Mapping[str, CourseQueue]:
-            # All queued jobs of a run are of one phase, which was queued at one time.
+            # All queued jobs of a run are of one phase, which was queued at one time and requires one thing.
             rows = db.execute(
-                "SELECT course, sum(depth) AS depth, min(oldest) AS oldest FROM (SELECT course,"
+                "SELECT course, requirement, sum(depth) AS depth, min(oldest) AS oldest FROM (SELECT course,"
                 " (SELECT count(*) FROM jobs WHERE run_id = runs.id AND state = 'queued') AS depth,"
+                " (SELECT requirement FROM jobs WHERE run_id = runs.id AND state = 'queued' LIMIT 1) AS requirement,"
                 " (SELECT queued_at FROM jobs WHERE run_id = runs.id AND state = 'queued' LIMIT 1) AS oldest"
                 " FROM runs INDEXED BY runs_unsettled WHERE settled = 0 AND state <> 'ready')"
-                " GROUP BY course HAVING sum(depth) > 0"
+                " GROUP BY course, requirement HAVING sum(depth) > 0"
             )
-            return {
-                row["course"]: CourseQueue(depth=row["depth"], oldest=records.from_millis(row["oldest"]))
-                for row in rows
-            }
+            queues: dict[str, CourseQueue] = {}
+            for row in rows:
+                some = CourseQueue.of(row["requirement"], row["depth"], records.from_millis(row["oldest"]))
+                queues[row["course"]] = some.beside(queues.get(row["course"]))
+            return queues
 
         return await self._read(work)
 

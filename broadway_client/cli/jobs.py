@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 from rich.text import Text
 
+from broadway_client.cli import logs
 from broadway_client.cli.names import duration, job_id, job_name, local_time, number
 from broadway_client.cli.output import STYLES, Output
 from broadway_client.cli.session import Session, connected
 from broadway_client.client import Client
-from broadway_client.models import JobDetail, JobLog, StageLog
+from broadway_client.models import JobDetail
 
 _JOB = click.argument("job_", metavar="JOB")
-
-#: Seconds between looks at a log that is followed.
-_LOOK_EVERY = 1.0
 
 
 @click.group()
@@ -105,70 +101,39 @@ def _stage(info: Mapping[str, object] | None) -> Text:
 @_JOB
 @click.option("--stage", type=click.IntRange(0), help="Only this stage; they count from 0.")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
-@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only this.")
+@click.option("--stream", type=click.Choice(logs.STREAMS), help="Only this.")
 @connected
 def log(session: Session, job_: str, stage: int | None, follow: bool, stream: str | None) -> None:
     """Print what a job printed.
 
     Its standard output goes to stdout, its standard error to stderr. On a terminal, what a terminal would obey
-    (escape sequences, say) is shown and not obeyed; piped, it is what the job wrote.
+    (escape sequences, say) is shown and not obeyed, and standard error is red; piped, it is what the job wrote. With
+    --follow what is printed now, a second later; and with --json each event on a line.
     """
     with session.client() as client:
         found = job_id(client, job_)
-        if session.output.as_json:
-            session.output.json((_ended(client, found, stage) if follow else client.job_log(found, stage)).raw)
-            return
-        printer = Printer(session.output, stream)
-        while True:
-            # Asked before the log: what was printed until the end is then in the log.
-            has_ended = not follow or client.job(found).state.ended
-            printer.print(client.job_log(found, stage))
-            if has_ended:
-                break
-            time.sleep(_LOOK_EVERY)
-        if not printer.has_printed:
-            asked = client.job(found)
-            if stage is not None and stage >= len(asked.pipeline):
-                raise click.UsageError(f"job {found} has {len(asked.pipeline)} stages, which count from 0")
+        if follow:
+            _follow(session, client, found, stage, stream)
+        elif session.output.as_json:
+            session.output.json(client.job_log(found, stage).raw)
+        elif not logs.show(session.output, client.job_log(found, stage), stream):
+            asked = _with_stage(client, found, stage)
             session.output.aside(f"job {found} has printed nothing; it is {asked.state.value}", style="dim")
 
 
-def _ended(client: Client, found: str, stage: int | None) -> JobLog:
-    while not client.job(found).state.ended:
-        time.sleep(_LOOK_EVERY)
-    return client.job_log(found, stage)
+def _with_stage(client: Client, found: str, stage: int | None) -> JobDetail:
+    """The job; a usage error if it has no such stage."""
+    asked = client.job(found)
+    if stage is not None and stage >= len(asked.pipeline):
+        raise click.UsageError(f"job {found} has {len(asked.pipeline)} stages, which count from 0")
+    return asked
 
 
-class Printer:
-    """Prints what is new in a log that grows. A new attempt begins anew."""
-
-    def __init__(self, output: Output, stream: str | None) -> None:
-        self._output = output
-        self._errors = Output(as_json=False, stdout=sys.stderr)
-        self._streams = ("stdout", "stderr") if stream is None else (stream,)
-        self._attempt: int | None = None
-        self._printed: dict[tuple[int, str], int] = {}
-        self._stage = -1
-        self.has_printed = False
-
-    def print(self, found: JobLog) -> None:
-        """Print what has come."""
-        if found.attempt != self._attempt:
-            if self._printed:
-                self._output.aside(f"--- attempt {found.attempt} ---", style="bold")
-            self._attempt, self._printed, self._stage = found.attempt, {}, -1
-        for one in found.stages:
-            self._print_stage(one)
-
-    def _print_stage(self, one: StageLog) -> None:
-        for name in self._streams:
-            text = one.stdout if name == "stdout" else one.stderr
-            done = self._printed.get((one.stage, name), 0)
-            if len(text) <= done:
-                continue
-            if one.stage != self._stage and self._output.is_terminal:
-                self._output.aside(f"--- stage {one.stage} ---", style="bold")
-            self._stage = one.stage
-            (self._output if name == "stdout" else self._errors).raw(text[done:])
-            self._printed[one.stage, name] = len(text)
-            self.has_printed = True
+def _follow(session: Session, client: Client, found: str, stage: int | None, stream: str | None) -> None:
+    if stage is not None:
+        _with_stage(client, found, stage)
+    try:
+        logs.follow(session.output, client, found, stage, stream)
+    except KeyboardInterrupt:
+        session.output.aside(f"\nthe job goes on; to come back: broadway job log --follow {found}")
+        raise

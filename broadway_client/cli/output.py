@@ -83,9 +83,14 @@ class Output:
         self._stdout.write(json.dumps(value, indent=indent, ensure_ascii=self.is_terminal) + "\n")
         self._stdout.flush()
 
-    def raw(self, text: str) -> None:
+    def raw(self, text: str, style: str = "") -> None:
         """Text of others: to a terminal what it would obey is shown, elsewhere it is as it is."""
-        self._stdout.write(visible(text) if self.is_terminal else text.encode(errors="replace").decode())
+        if not self.is_terminal:
+            self._stdout.write(text.encode(errors="replace").decode())
+        elif style:
+            self.console.print(Text(visible(text), style=style), end="")
+        else:
+            self._stdout.write(visible(text))
         self._stdout.flush()
 
     def table(

@@ -106,7 +106,7 @@ async def test_without_its_store_a_process_still_tells_of_itself() -> None:
         raise StoreUnavailable("it is away")
 
     metrics = Metrics()
-    metrics.show_cluster({"cs1": CourseQueue(depth=3, oldest=NOW)}, [], NOW)
+    metrics.show_cluster({"cs1": CourseQueue.of("", 3, NOW)}, [], NOW)
     store = cast(Store, SimpleNamespace(queue_by_course=away))
     text = (await Monitoring(measured(store, metrics), metrics, away, lambda: NOW).scrape()).decode()
     assert "broadway_store_up 0.0" in text
@@ -144,7 +144,7 @@ async def test_a_process_that_stops_is_not_ready(api: Api, monkeypatch: pytest.M
 
 def test_courses_are_bounded() -> None:
     metrics = Metrics()
-    queue = {f"c{n}": CourseQueue(depth=1 + n, oldest=NOW - timedelta(seconds=n)) for n in range(COURSES + 7)}
+    queue = {f"c{n}": CourseQueue.of("", 1 + n, NOW - timedelta(seconds=n)) for n in range(COURSES + 7)}
     metrics.show_cluster(queue, [], NOW)
     text = metrics.exposition().decode()
     assert text.count("broadway_queue_jobs{") == COURSES + 1

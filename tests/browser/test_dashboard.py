@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.api.serving import Api, run_config
+from tests.api.serving import Api, eventually, run_config
 from tests.browser.conftest import Dashboard, log_in
 
 HOSTILE = "</pre><img src=x onerror=alert(1)><script>alert(2)</script>"
+#: What may not be on a page: control characters, and those that turn text around.
+FORBIDDEN = {chr(code) for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))} - {
+    "\n",
+    "\t",
+}
+
+#: Plays a window that is put away, or taken up again.
+HIDE = """() => { Object.defineProperty(document, "hidden", {configurable: true, value: HIDDEN});
+document.dispatchEvent(new Event("visibilitychange")); }"""
+
 ESCAPES = "\x1b[31;1mred\x1b[0m \x1b]0;title\x07\x1b[2Jend \u202etxt.exe\x00\x9b"
 
 
@@ -21,6 +32,10 @@ async def fail(api: Api, worker: str, said: str, **fields: Any) -> str:
     answer = await api.report(worker, job, success=False, info=info, **fields)
     assert answer.status_code == 200
     return str(job["job_id"])
+
+
+async def _not(condition: Callable[[], Awaitable[bool]]) -> bool:
+    return not await condition()
 
 
 async def fits(page: Page) -> bool:
@@ -80,6 +95,117 @@ async def test_from_a_failing_student_to_why_in_two_clicks_whatever_was_printed(
         await expect(page.locator(f"main a[href='#/run/{run}']")).to_be_visible()
 
 
+async def test_a_running_job_is_watched(dashboard: Dashboard, api: Api) -> None:
+    await api.start(run_config(1))
+    worker = await api.register(hostname="grader")
+    job = await api.claim(worker)
+    printed = {"stdout": "", "stderr": ""}
+
+    async def prints(stream: str, text: str) -> None:
+        start = len(printed[stream].encode())
+        printed[stream] += text
+        piece = {"stage": 0, "stream": stream, "start": start, "text": text}
+        body = {"attempt": job["attempt"], "output": [piece], "stages": [{"stage": 0, "ended": False}]}
+        answer = await api.call("POST", f"grading_job/{job['job_id']}/output", body, worker=worker)
+        assert answer.json()["data"]["followed"]
+
+    async with dashboard.window() as page:
+        await log_in(page)
+        await page.goto(f"{page.url.partition('#')[0]}#/job/{job['job_id']}")
+        await expect(page.get_by_text("shown here while it runs")).to_be_visible()
+
+        async def followed() -> bool:
+            beat = await api.data(
+                "POST", "heartbeat", {"running": [{"job_id": job["job_id"], "attempt": 1}]}, worker=worker
+            )
+            return bool(beat.get("followed"))
+
+        await eventually(followed)
+        stdout = page.get_by_role("region", name="stdout of stage 1")
+        stderr = page.get_by_role("region", name="stderr of stage 1")
+        await prints("stdout", "".join(f"line {number} é\n" for number in range(200)))
+        await expect(stdout).to_contain_text("line 199 é")
+        await prints("stderr", f"{HOSTILE}\x1b[31m")
+        await expect(stderr).to_have_text(HOSTILE)
+        await prints("stdout", "one more\n")
+        await expect(stdout).to_contain_text("one more")
+        at_its_end = "it => it.scrollHeight - it.scrollTop - it.clientHeight < 2"
+        assert await stdout.evaluate(at_its_end)
+        await stdout.evaluate("it => { it.scrollTop = 0; }")
+        await prints("stdout", "and one\n")
+        await expect(stdout).to_contain_text("and one")
+        assert await stdout.evaluate("it => it.scrollTop") == 0  # who reads is left where they read
+        await expect(page.locator(".stage .badge")).to_have_text("running")
+        await page.evaluate(HIDE.replace("HIDDEN", "true"))  # a page that nobody sees hears nothing …
+        await eventually(lambda: _not(followed))
+        await page.evaluate(HIDE.replace("HIDDEN", "false"))  # … and when it is seen again nothing twice
+        await eventually(followed)
+        await prints("stdout", "end\n")
+        await expect(stdout).to_have_text(printed["stdout"].strip())
+        info = [{"exit_code": 1, "reason": "stage_failed", **printed}]
+        await api.report(worker, job, success=False, info=info)
+        await expect(page.locator(".head .badge").first).to_have_text("failed")
+        await expect(page.locator(".stage .badge")).to_have_text("exit code 1")
+        async with page.expect_download() as downloading:
+            await page.get_by_role("button", name="Download stdout of stage 1").click()
+        assert (await (await downloading.value).path()).read_text() == printed["stdout"]
+
+
+async def test_what_no_grader_can_run_is_named(dashboard: Dashboard, api: Api) -> None:
+    run = await api.start(run_config(2, require=["gpu"]))
+    await api.register(hostname="grader")
+    async with dashboard.window() as page:
+        await log_in(page)
+        await page.goto(f"{page.url.partition('#')[0]}#/run/{run}")
+        said = page.get_by_role("region", name="Jobs that cannot run")
+        await expect(said).to_contain_text("2 jobs: 0 of 1 workers have gpu.")
+        await page.get_by_role("link", name="Queue").click()
+        await expect(said).to_contain_text("default: 2 jobs: 0 of 1 workers have gpu.")
+        await api.register(hostname="other", labels={"gpu": ""})
+        await expect(said).to_have_count(0)
+
+
+async def test_nothing_that_others_say_steers_the_page_or_breaks_it(dashboard: Dashboard, api: Api) -> None:
+    name = f"{HOSTILE}{ESCAPES}{'W' * 5_000}".replace("\0", "")
+    stage = {"image": "course/grade:1", "results": True}
+    run = await api.start(run_config(1, student_pipeline=[stage]) | {"students": [{"NET_ID": name}]})
+    worker = await api.register(hostname=HOSTILE, labels={"x": HOSTILE}, runtime=HOSTILE, version=HOSTILE)
+    job = await api.claim(worker)
+    results = {
+        "score": 0,
+        "max_score": 1,
+        "output": name,
+        "tests": [{"name": name, "score": 0, "max_score": 1, "output": name}],
+    }
+    said = {"stdout": "W" * 300_000, "stderr": name, "message": name, "runtime": HOSTILE, "image_digest": HOSTILE}
+    info = [{"exit_code": 1, "reason": "stage_failed", "results": results, **said}]
+    assert (await api.report(worker, job, success=False, info=info)).status_code == 200
+    async with dashboard.window(width=390) as page:
+        await log_in(page)
+        for view, shown in ((f"run/{run}", ".causes"), (f"job/{job['job_id']}", ".tests"), ("fleet", ".workers h2")):
+            await page.goto(f"{page.url.partition('#')[0]}#/{view}")
+            await expect(page.locator(shown).first).to_contain_text("<script>")
+            await expect(page.locator("main img, main script, main pre *")).to_have_count(0)
+            assert not FORBIDDEN & set(await page.locator("main").inner_text()), view
+            assert await fits(page), view
+
+
+async def test_an_api_that_is_away_is_told_of_until_it_is_back(dashboard: Dashboard, api: Api) -> None:
+    run = await api.start(run_config(1))
+    async with dashboard.window() as page:
+        await log_in(page)
+        away = page.locator("#away")
+        await page.context.set_offline(True)
+        await page.goto(f"{page.url.partition('#')[0]}#/run/{run}")
+        await expect(page.locator("main")).to_contain_text("cannot be reached")
+        await expect(away).to_contain_text("You see how things were at")
+        await page.context.set_offline(False)
+        await expect(page.locator(".phases .now")).to_be_visible()  # by itself
+        await expect(away).to_be_empty()
+    assert all("ERR_INTERNET_DISCONNECTED" in fault for fault in dashboard.faults)
+    dashboard.faults.clear()
+
+
 async def test_ten_thousand_students_are_searched_sorted_and_paged(dashboard: Dashboard, api: Api) -> None:
     run = await api.start(run_config(10_000))
     worker = await api.register(hostname="grader")
@@ -89,7 +215,7 @@ async def test_ten_thousand_students_are_searched_sorted_and_paged(dashboard: Da
         await log_in(page)
         assert await fits(page)
         await page.goto(f"{page.url.partition('#')[0]}#/run/{run}")
-        pager = page.get_by_role("status").filter(has_text="jobs")
+        pager = page.locator(".pager").get_by_role("status")
         await expect(pager).to_have_text("1–50 of 10,000 jobs")
         await page.get_by_role("button", name="Next").click()
         await expect(pager).to_have_text("51–100 of 10,000 jobs")
@@ -163,6 +289,21 @@ CONTRAST = """() => {
 }"""
 
 
+UNNAMED = """() => {
+  const poor = [];
+  const note = (what, element) => poor.push(`${what}: ${element.outerHTML.slice(0, 80)}`);
+  for (const cell of document.querySelectorAll("th:not([scope])")) note("no scope", cell);
+  for (const it of document.querySelectorAll("input, select")) if (!it.labels.length) note("no label", it);
+  for (const it of document.querySelectorAll("a, button, [role=region], [role=img]")) {
+    if (!(it.getAttribute("aria-label") || it.textContent).trim()) note("no name", it);
+  }
+  if (document.querySelectorAll("h1").length !== 1) note("not one h1", document.body);
+  const ids = [...document.querySelectorAll("[id]")].map((it) => it.id);
+  if (new Set(ids).size !== ids.length) note("an id twice", document.body);
+  return poor;
+}"""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_it_is_readable_in_both_schemes(dashboard: Dashboard, api: Api, scheme: Any) -> None:
     run = await api.start(run_config(4, post=True))
@@ -170,6 +311,7 @@ async def test_it_is_readable_in_both_schemes(dashboard: Dashboard, api: Api, sc
     job = await fail(api, worker, "ValueError: 1")
     await api.report(worker, await api.claim(worker))
     await api.claim(worker)
+    await api.start(run_config(2, require=["gpu"]))
     async with dashboard.window(color_scheme=scheme) as page:
         await log_in(page)
         for view, shown in (
@@ -177,9 +319,11 @@ async def test_it_is_readable_in_both_schemes(dashboard: Dashboard, api: Api, sc
             (f"run/{run}", ".causes"),
             (f"job/{job}", "pre"),
             ("fleet", ".workers h2"),
+            ("queue", "tbody a"),
         ):
             await page.goto(f"{page.url.partition('#')[0]}#/{view}")
             await expect(page.locator(shown).first).to_be_visible()
+            assert await page.evaluate(UNNAMED) == [], view
             assert await page.evaluate(CONTRAST) == [], view
         assert await page.evaluate("document.documentElement.dataset.theme") == scheme
         await page.get_by_role("button", name="Dark colours").click()

@@ -88,6 +88,15 @@ class FakeWorker:
         body = {"success": reason is None, "info": list(info), "attempt": job["attempt"]}
         self._data("POST", f"grading_job/{job['job_id']}", body | ({"reason": reason} if reason else {}))
 
+    def post(self, job: Json, *output: Json) -> list[str]:
+        """Post what a claimed job prints; who follows it."""
+        body = {"attempt": job["attempt"], "output": list(output)}
+        return list(self._data("POST", f"grading_job/{job['job_id']}/output", body)["followed"])
+
+    def until_followed(self, job: Json) -> None:
+        """Wait until somebody follows a claimed job."""
+        until(lambda: self.post(job) != [])
+
     def work(self, outcome: Callable[[Json], tuple[Json, str | None]]) -> None:
         """Take jobs until there are none; `outcome` says of a job's first stage's env what is reported."""
         while True:
@@ -102,6 +111,11 @@ class FakeWorker:
         answer = self._http.request(method, path, json=body)
         assert answer.is_success, answer.text
         return dict(answer.json()["data"])
+
+
+def piece(start: int, text: str, stream: str = "stdout", stage: int = 0) -> Json:
+    """A piece of output."""
+    return {"stage": stage, "stream": stream, "start": start, "text": text}
 
 
 def run_config(*students: str, **changes: Any) -> Json:

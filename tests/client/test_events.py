@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from broadway_client import AsyncClient, errors
-from broadway_client.events import Interruption, RunEvent, RunFeed
+from broadway_client.events import Interruption, LogFeed, RunEvent, RunFeed
 from broadway_client.exchange import Retries
-from tests.client.serving import DEADLINE, ROOT, TOKEN, ApiProcess, FakeWorker, failing, run_config, until
+from broadway_client.models import Printed
+from tests.client.serving import DEADLINE, ROOT, TOKEN, ApiProcess, FakeWorker, failing, piece, run_config, until
 
 STATUS = json.loads((ROOT / "tests/samples/run_status_answer.json").read_text())["data"]
 
@@ -98,3 +99,43 @@ async def test_the_same_without_blocking(api: ApiProcess, worker: FakeWorker) ->
 def test_an_unknown_run_is_said_at_once(api: ApiProcess) -> None:
     with api.client() as client, pytest.raises(errors.NotFound):
         list(client.run_events("5f" * 12))
+
+
+def test_a_log_may_come_in_any_pieces_and_with_words_of_later_releases() -> None:
+    output = {"attempt": 1, "stage": 0, "stream": "stdout", "start": 3, "text": "\u2603\n", "dropped": 3, "more": 1}
+    end = {"job_id": "j", "state": "succeeded", "reason": None, "attempt": 1, "dropped": 3}
+    events: tuple[tuple[str, str, Any], ...] = (
+        ("1-9.0", "output", output),
+        ("1-9.0", "mood", {}),
+        ("1-end", "end", end),
+    )
+    stream = "".join(f"id: {id_}\nevent: {name}\ndata: {json.dumps(data)}\n\n" for id_, name, data in events)
+    followed = LogFeed("j", 2, Retries(), last_event_id=None, on_interruption=None)
+    found = [event for byte in stream.encode() for event in followed.take(bytes([byte]))]
+    assert [(event.id, event.name) for event in found] == [("1-9.0", "output"), ("1-end", "end")]
+    assert isinstance(found[0].what, Printed)
+    assert (found[0].what.text, found[0].what.dropped) == ("\u2603\n", 3)
+    assert followed.is_over
+    assert followed.request().params == {"follow": "true", "stage": "2"}
+    assert followed.request().headers["Last-Event-ID"] == "1-end"
+
+
+async def test_a_log_is_followed_without_blocking(api: ApiProcess, worker: FakeWorker) -> None:
+    async with AsyncClient(api.url, TOKEN) as client:
+        run_id = (await client.create_run(run_config("amy"))).grading_run_id
+        await client.start_run(run_id)
+        job = await asyncio.to_thread(worker.claim)
+
+        async def follow() -> str:
+            texts = [
+                event.what.text async for event in client.follow_log(job["job_id"]) if isinstance(event.what, Printed)
+            ]
+            return "|".join(texts)
+
+        followed = asyncio.create_task(follow())
+        await asyncio.to_thread(worker.until_followed, job)
+        await asyncio.to_thread(worker.post, job, piece(0, "one "))
+        await asyncio.to_thread(worker.report, job, {"exit_code": 0, "stdout": "one two"})
+        assert await asyncio.wait_for(followed, DEADLINE) in ("one |two", "one two")
+        with pytest.raises(errors.NotFound):
+            _ = [event async for event in client.follow_log("5f" * 12)]

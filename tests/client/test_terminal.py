@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from broadway_client.cli.jobs import Printer
-from broadway_client.cli.output import Output, visible
-from broadway_client.models import JobLog, StageLog
+from broadway_client.cli.output import visible
 from tests.client.commands import Terminal, environment, run
-from tests.client.serving import ApiProcess, FakeWorker, run_config
+from tests.client.serving import ApiProcess, FakeWorker, piece, run_config
 
 #: Sets the title, clears the screen, moves the cursor, asks for an answer that the shell then reads, by C1 too.
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x1b[1;1H\x1b[6nscore: 100\r\x9b31m\x08\x7f\u202eevil\u2028\n"
@@ -81,31 +79,72 @@ def test_a_run_is_watched_over_a_restart_to_its_end(tmp_path: Path, own_api: Api
 def test_a_log_is_followed_to_the_end_of_its_job(tmp_path: Path, api: ApiProcess, worker: FakeWorker) -> None:
     with api.client() as client:
         run_id = client.create_run(run_config("amy")).grading_run_id
-        client.start_run(run_id)
-    words = ("job", "log", f"{run_id}/amy", "--follow")
-    claimed = worker.claim()
-    with Terminal(*words, cwd=tmp_path, environment=environment(api, tmp_path)) as terminal:
-        worker.report(claimed, {"stdout": "first\n"}, reason="runtime_error")  # it is tried again
-        terminal.until("first")
-        worker.report(worker.claim(), {"exit_code": 0, "stdout": "second\n"}, {"exit_code": 0, "stderr": "third\n"})
-        assert terminal.wait() == 0
-    shown = [line for line in terminal.text.splitlines() if line]
+        words = ("job", "log", f"{run_id}/amy", "--follow")
+        with Terminal(*words, cwd=tmp_path, environment=environment(api, tmp_path)) as terminal:
+            terminal.until("it is waiting")
+            client.start_run(run_id)
+            job = worker.claim()
+            worker.until_followed(job)
+            worker.post(job, piece(0, "fir"))
+            terminal.until("fir")
+            worker.report(job, {"stdout": "first", "exit_code": None}, reason="runtime_error")  # it is tried again
+            job = worker.claim()
+            worker.until_followed(job)
+            worker.post(
+                job, piece(0, "second\r"), piece(0, "\x1b[2J", "stderr"), piece(7, "\nat once\n"), piece(99, "far\n")
+            )
+            terminal.until("far")
+            worker.report(
+                job, {"exit_code": 0, "stdout": " " * 102 + "\n"}, {"exit_code": 1, "stderr": "third"}, reason="timeout"
+            )
+            assert terminal.wait() == 0
+    shown = [line for line in terminal.text.splitlines() if line and not line.startswith("it is queued")]
     assert shown == [
+        "it is waiting",
         "--- stage 0 ---",
         "first",
         "--- attempt 2 ---",
         "--- stage 0 ---",
-        "second",
+        "second\\x1b[2J",
+        "at once",
+        "… 83 bytes of stdout are not shown …",
+        "far",
         "--- stage 1 ---",
         "third",
+        f"83 bytes were not shown; all of it: broadway job log {job['job_id']}",
+        "it has failed: timeout",
     ]
+    assert b"\x1b[31m\\x1b[2J" in terminal.written, "standard error is red"
 
 
-def test_what_a_growing_log_has_shown_is_not_shown_again(capsys: pytest.CaptureFixture[str]) -> None:
-    printer = Printer(Output(as_json=False), None)
-    for text in ("one\n", "one\n", "one\ntwo\n"):
-        printer.print(JobLog(job_id="j", attempt=1, stages=(StageLog(stage=0, stdout=text, stderr=""),)))
-    assert capsys.readouterr().out == "one\ntwo\n"
+def test_a_log_is_followed_over_a_restart_of_the_api(tmp_path: Path, own_api: ApiProcess) -> None:
+    worker = FakeWorker(own_api)
+    with own_api.client() as client:
+        run_id = client.create_run(run_config("amy")).grading_run_id
+        client.start_run(run_id)
+    job = worker.claim()
+    words = ("job", "log", job["job_id"], "--follow")
+    with Terminal(*words, cwd=tmp_path, environment=environment(own_api, tmp_path)) as terminal:
+        worker.until_followed(job)
+        worker.post(job, piece(0, "before\n"))
+        terminal.until("before")
+        own_api.stop()
+        terminal.until("the API is away, trying again")
+        own_api.start()
+        worker.until_followed(job)
+        worker.post(job, piece(0, "before\nafter\n"))  # as graders do for who follows anew
+        terminal.until("after")
+        terminal.interrupt()
+        assert terminal.wait() == 130
+    assert terminal.text.count("before") == 1
+    assert f"the job goes on; to come back: broadway job log --follow {job['job_id']}" in terminal.text
+    assert "Traceback" not in terminal.text
+    worker.report(job, {"exit_code": 0, "stdout": "before\nafter\nend\n"})
+    worker.close()
+    followed = run(*words, cwd=tmp_path, environment=environment(own_api, tmp_path))
+    assert followed.stdout == "before\nafter\nend\n"
+    events = run(*words, "--json", cwd=tmp_path, environment=environment(own_api, tmp_path)).stdout.splitlines()
+    assert [json.loads(line)["event"] for line in events] == ["job", "output", "stage", "end"]
 
 
 def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(tmp_path: Path, api: ApiProcess) -> None:

@@ -68,13 +68,14 @@ async def test_each_course_knows_what_it_has_in_the_queue(store: Store, peer: St
     await end_all(store, await started(store, 2, course="done"))
     await started(store, 4, course="a", at=later(10))
     await started(store, 3, course="a", at=later(5))
-    await started(store, 2, course="b", at=later(20))
+    await started(store, 2, course="b", at=later(20), require="gpu")
     await store.claim_jobs(await worker(store), 1, later(30), LEASE)
 
     queues = await peer.queue_by_course()
 
     assert {course: queue.depth for course, queue in queues.items()} == {"a": 6, "b": 2}
     assert {course: queue.oldest for course, queue in queues.items()} == {"a": later(5), "b": later(20)}
+    assert {course: queue.requirements for course, queue in queues.items()} == {"a": {"": 6}, "b": {"gpu": 2}}
 
 
 @pytest.mark.parametrize("cancelled", [False, True])

@@ -59,6 +59,11 @@ def test_what_is_missing_is_said_with_numbers() -> None:
     assert capabilities.shortage("tpu", fleet) == "0 of 3 workers have tpu"
     assert capabilities.shortage("arch=arm64,gpu", fleet) == "0 of 3 workers have arch=arm64 and gpu"
     assert capabilities.shortage("a,b,c", fleet) == "0 of 3 workers have a, b and c"
+    assert capabilities.shortage("!protocol=course,tpu", fleet) == "0 of 3 workers have tpu"
+    course_protocol = [capabilities.COURSE_PROTOCOL | {"gpu": ""}]
+    assert str(capabilities.shortage("!protocol=course,gpu", course_protocol)).startswith(
+        "0 of those that have gpu know"
+    )
     assert capabilities.shortage("", []) == "no worker is connected"
 
 

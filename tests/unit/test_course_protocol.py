@@ -184,7 +184,8 @@ def test_what_a_released_grader_would_ignore_is_not_for_it(stage: dict[str, Any]
     assert not capabilities.fits(released, required)
     assert capabilities.fits({"gpu": ""}, required)
     assert capabilities.fits(released, capabilities.requirement_of(beyond, JobType.PRE_PROCESSING))
-    assert capabilities.shortage(required, [released]) == "0 of 1 workers have no protocol=course"
+    told = "0 of 1 workers know all fields of its stages: they are graders of the course protocol"
+    assert capabilities.shortage(required, [released]) == told
 
 
 def test_what_a_released_grader_knows_is_what_this_protocol_can_say() -> None:

@@ -144,6 +144,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.views": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.distribution"),
         *("broadway_api.events", "broadway_api.known_runs", "broadway_api.tenants", "broadway_api.store.port"),
+        "broadway_api.waiting",
     ),
     "broadway_api.all_jobs": ("broadway_api.domain", "broadway_api.store.port"),
     "broadway_api.waiting": (

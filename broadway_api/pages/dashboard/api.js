@@ -1,6 +1,12 @@
 // What the page asks of the API. The cookie goes along by itself; no script here ever sees a token again.
 
+import { relief, trouble } from "./reach.js";
+
+/** Milliseconds until something is asked again that got no answer. */
+const AGAIN = 3000;
+
 let session = null;
+let ping = 0;
 let onEnd = () => {};
 
 export const currentSession = () => session;
@@ -24,8 +30,11 @@ export async function ask(path, { method = "GET", body, query } = {}) {
       method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: "same-origin",
     });
   } catch {
+    unanswered();
     throw new ApiError(0, "The API cannot be reached.");
   }
+  if (answer.status === 503) unanswered();
+  else relief(ask);
   const said = await answer.json().catch(() => ({}));
   if (answer.ok) return said.data;
   if (answer.status === 401 && session && path !== "session") {
@@ -33,6 +42,13 @@ export async function ask(path, { method = "GET", body, query } = {}) {
     onEnd();
   }
   throw new ApiError(answer.status, said.data?.message ?? said.message ?? `The API answered with ${answer.status}.`);
+}
+
+/** Ask until there is an answer: whoever asked first may have given up. */
+function unanswered() {
+  trouble(ask);
+  clearTimeout(ping);
+  ping = setTimeout(() => ask("session").catch(() => {}), AGAIN);
 }
 
 function address(path, query = {}) {
@@ -72,27 +88,31 @@ export async function logOut() {
 
 /**
  * Server-sent events until the returned function is called. A page that nobody sees listens to nothing, so that a
- * forgotten tab costs nothing; when it is seen again it hears how things are.
+ * forgotten tab costs nothing; when it is seen again it hears how things are. `listeners` are by the events' names.
  */
-export function follow(path, name, listener, query) {
+export function follow(path, listeners, query) {
   let source = null;
   let timer = 0;
   let stopped = false;
   const open = () => {
     source = new EventSource(address(path, query));
-    source.addEventListener(name, (event) => listener(JSON.parse(event.data)));
+    for (const [name, listener] of Object.entries(listeners)) {
+      source.addEventListener(name, (event) => listener(JSON.parse(event.data)));
+    }
+    source.addEventListener("open", () => relief(listeners));
     source.addEventListener("error", () => {
+      trouble(listeners);
       if (source?.readyState !== EventSource.CLOSED) return; // it comes back by itself
       source = null;
       // Refused, or told that there is nothing more. Asking tells which; a session that is over ends here.
-      ask("session").then(() => { if (!stopped && !document.hidden) timer = setTimeout(reopen, 3000); }, onRefusal);
+      ask("session").then(() => { if (!stopped && !document.hidden) timer = setTimeout(reopen, AGAIN); }, onRefusal);
     });
   };
   const onRefusal = (error) => {
-    if (error.status === 401) { session = null; onEnd(); } else if (!stopped) timer = setTimeout(reopen, 3000);
+    if (error.status === 401) { session = null; onEnd(); } else if (!stopped) timer = setTimeout(reopen, AGAIN);
   };
   const reopen = () => { if (!stopped && source === null && !document.hidden) open(); };
-  const close = () => { clearTimeout(timer); source?.close(); source = null; };
+  const close = () => { clearTimeout(timer); source?.close(); source = null; relief(listeners); };
   const seen = () => { if (document.hidden) close(); else reopen(); };
   document.addEventListener("visibilitychange", seen);
   reopen();

@@ -5,8 +5,10 @@ import { fill, h, notify } from "./dom.js";
 import { fleet } from "./fleet.js";
 import { job } from "./job.js";
 import { queue } from "./queue.js";
+import { onReturn } from "./reach.js";
 import { run } from "./run.js";
 import { runs } from "./runs.js";
+import { refreshTimes } from "./words.js";
 
 const main = document.getElementById("main");
 const VIEWS = { runs, run, job, queue, fleet };
@@ -22,7 +24,6 @@ function show() {
   const [name, id] = path.split("/");
   const view = Object.hasOwn(VIEWS, name) ? VIEWS[name] : runs;
   const place = h("div", { class: "view" });
-  place.style.display = "contents";
   fill(main, place);
   leave = view(place, id, new URLSearchParams(query)) ?? (() => {});
   main.focus({ preventScroll: true });
@@ -49,7 +50,7 @@ function courses(session) {
       session.courses.map((name) => h("option", { selected: name === course() }, name))));
 }
 
-function login(message) {
+function login(message, { failed = false } = {}) {
   document.title = "Log in – Broadway";
   const error = h("p", { class: "error", role: "alert" }, message);
   const input = h("input", { id: "token", type: "password", autocomplete: "current-password", required: true, spellcheck: "false" });
@@ -67,9 +68,9 @@ function login(message) {
       button.disabled = false;
     }
   };
-  fill(main, h("section", { class: "card login" }, h("form", { onsubmit: submit },
+  fill(main, h("section", { class: "card login", "data-failed": failed }, h("form", { onsubmit: submit },
     h("h1", {}, "Log in"),
-    h("p", { class: "quiet" }, "With a course's token you see its runs, with the cluster's all of them. It is kept nowhere."),
+    h("p", { class: "quiet" }, "A course's token shows its runs, the cluster's token all of them, the queue and the fleet. It is kept nowhere in this browser."),
     h("label", { for: "token" }, "Token", input), error, button)));
   input.focus();
 }
@@ -98,6 +99,10 @@ function themeSwitch() {
   }, h("span", { "aria-hidden": "true" }, "◐"), h("span", { class: "visually-hidden" }, "Dark colours"));
 }
 
+function begin() {
+  return resume().then(show, (error) => { frame(); login(error.message, { failed: true }); });
+}
+
 prefersDark.addEventListener("change", () => { applyTheme(); frame(); });
 addEventListener("hashchange", show);
 addEventListener("unhandledrejection", (event) => {
@@ -111,4 +116,10 @@ document.querySelector(".skip").addEventListener("click", (event) => { event.pre
 whenSessionEnds(() => { leave(); leave = () => {}; frame(); login("The session is over. Log in again."); });
 
 applyTheme();
-resume().then(show, (error) => { frame(); login(error.message); });
+onReturn(() => {
+  if (!main.querySelector("[data-failed]")) return; // what is shown is listening itself
+  if (currentSession()) show();
+  else begin();
+});
+setInterval(refreshTimes, 5000);
+begin();

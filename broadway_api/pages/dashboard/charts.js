@@ -5,19 +5,33 @@ import { count, hasEnded, JOB_STATES, plural, words } from "./words.js";
 
 const ORDER = ["succeeded", "failed", "cancelled", "running", "queued", "waiting"];
 
+/** How far a run is, in words. */
+export function inWords(counts) {
+  return `${count(endedOf(counts))} of ${plural(totalOf(counts), "job")} ended, ${count(counts.failed)} failed`;
+}
+
+const totalOf = (counts) => JOB_STATES.reduce((sum, state) => sum + counts[state], 0);
+const endedOf = (counts) => counts.succeeded + counts.failed + counts.cancelled;
+
 /** How far a run is, as one bar. */
 export function progress(counts, { large = false } = {}) {
-  const total = JOB_STATES.reduce((sum, state) => sum + counts[state], 0);
-  const ended = counts.succeeded + counts.failed + counts.cancelled;
-  const text = `${count(ended)} of ${plural(total, "job")} ended, ${count(counts.failed)} failed`;
+  const total = totalOf(counts);
+  const text = inWords(counts);
   const bar = h("div", { class: large ? "bar large" : "bar", role: "progressbar", "aria-label": text,
-    "aria-valuemin": 0, "aria-valuemax": total, "aria-valuenow": ended, title: text });
+    "aria-valuemin": 0, "aria-valuemax": total, "aria-valuenow": endedOf(counts), title: text });
   for (const state of ORDER.filter((one) => counts[one] > 0)) {
     const part = h("span", { class: state });
     part.style.flexGrow = String(Math.max(counts[state], total / 200)); // a single failure of ten thousand is seen
     bar.append(part);
   }
   return bar;
+}
+
+/** The same as a number. */
+export function percent(counts) {
+  const total = totalOf(counts);
+  // Rounded down: whoever reads 100 % may rely on it.
+  return total ? `${Math.floor((100 * endedOf(counts)) / total)} %` : "";
 }
 
 /** The three phases, and where the run is. */
@@ -31,7 +45,7 @@ export function phases(run) {
     phase("Pre-processing", run.pre_processing_job, run.state === "pre_processing"),
     h("li", { class: student, "aria-current": student === "now" ? "step" : null },
       h("strong", {}, "Students"), h("span", {}, students.includes(run.state) || hasEnded(run.state)
-        ? `${count(ends.succeeded + ends.failed + ends.cancelled)} ended, ${count(ends.failed)} failed` : "not begun")),
+        ? `${count(endedOf(ends))} ended, ${count(ends.failed)} failed` : "not begun")),
     phase("Post-processing", run.post_processing_job, run.state === "post_processing"));
 }
 
@@ -52,7 +66,7 @@ export function histogram(element, title, spread, said, unit = "student") {
   }, h("title", {}, `${said(bar.from)} to ${said(bar.to)}: ${plural(bar.jobs, unit)}`)));
   const text = `${title}: median ${said(spread.median)}, highest ${said(spread.highest)}`;
   return fill(element, h("h2", {}, title),
-    h("svg", { class: "histogram", viewBox: "0 0 400 120", preserveAspectRatio: "none", role: "img", "aria-label": text },
+    h("svg", { class: "histogram", viewBox: "0 0 400 101", preserveAspectRatio: "none", role: "img", "aria-label": text },
       parts, h("line", { x1: 0, x2: 400, y1: 100.5, y2: 100.5 })),
-    h("p", { class: "quiet" }, `${said(spread.bars[0].from)} to ${said(spread.highest)}, median ${said(spread.median)}, at most ${plural(most, unit)} a bar`));
+    h("p", { class: "ends" }, h("span", {}, said(spread.bars[0].from)), h("span", {}, `median ${said(spread.median)}`), h("span", {}, said(spread.highest))));
 }

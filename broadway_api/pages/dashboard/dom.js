@@ -25,6 +25,9 @@ function nodes(children) {
   return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 }
 
+/** What stands in place of a view that the API refused, or had no answer for. */
+export const refused = (error) => h("p", { class: "card error", role: "alert", "data-failed": true }, error.message);
+
 /** Say something that need not be confirmed, to eyes and screen readers. */
 export function notify(text) {
   const notice = document.getElementById("notice");

@@ -9,7 +9,7 @@ export function fleet(place) {
   const total = h("p", { class: "quiet" });
   const list = h("ul", { class: "workers" });
   fill(place, h("div", { class: "head" }, h("h1", {}, "Fleet")), total, list);
-  return follow("overview/workers/events", "workers", ({ workers }) => {
+  return follow("overview/workers/events", { workers: ({ workers }) => {
     const slots = workers.reduce((sum, one) => sum + one.slots, 0);
     const busy = workers.reduce((sum, one) => sum + one.running.length, 0);
     total.textContent = workers.length ? `${plural(workers.length, "grader")}, ${count(busy)} of ${plural(slots, "slot")} busy.`
@@ -17,7 +17,7 @@ export function fleet(place) {
     const focused = document.activeElement?.dataset?.worker;
     fill(list, workers.map(card));
     if (focused) list.querySelector(`[data-worker="${focused}"]`)?.focus();
-  });
+  } });
 }
 
 function card(worker) {
@@ -29,7 +29,7 @@ function card(worker) {
   };
   const slots = Array.from({ length: Math.min(worker.slots, 64) }, (_, place) =>
     h("span", { class: `dot ${place < worker.running.length ? "running" : "waiting"}` }));
-  const labels = Object.entries(worker.labels).map(([name, value]) => plain(value === "" ? name : `${name}: ${value}`));
+  const { self_test: selfTest, ...labels } = worker.labels;
   return h("li", { class: "card" },
     h("div", { class: "worker-head" }, h("h2", {}, plain(worker.hostname)), badge(worker.state),
       worker.state !== "lost" && h("button", { "data-worker": worker.worker_id, "aria-label": `${away ? "Resume" : "Drain"} ${worker.hostname}`, onclick: steer }, away ? "Resume" : "Drain")),
@@ -38,8 +38,10 @@ function card(worker) {
     h("dl", { class: "facts" }, [
       ["Slots busy", `${worker.running.length} of ${worker.slots}`], ["Jobs done", count(worker.jobs_processed)],
       ["Runtime", worker.runtime || "unknown"], ["Version", worker.version || "unknown"], ["Last seen", time(worker.last_seen)],
-      ["Labels", labels.join(", ")],
+      ["Self-test", plain(selfTest ?? "")],
     ].filter(([, value]) => value !== "").map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+    Object.keys(labels).length > 0 && h("ul", { class: "chips", "aria-label": "Labels" }, Object.entries(labels).map(([name, value]) =>
+      h("li", {}, plain(value === "" ? name : `${name}=${value}`)))),
     worker.running.length > 0 && h("p", { class: "running" }, h("span", { class: "quiet" }, "Runs"),
       worker.running.slice(0, 16).map((id) => h("a", { class: "mono", href: `#/job/${id}` }, id.slice(-8)))));
 }

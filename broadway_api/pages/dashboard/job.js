@@ -1,64 +1,84 @@
 // One job: why it ended as it did, its stages with what they printed, its results.
 
-import { ask, currentSession, follow } from "./api.js";
-import { fill, h, notify } from "./dom.js";
-import { badge, between, count, duration, hasEnded, jobName, number, plain, plural, reason, score, time } from "./words.js";
+import { ask, currentSession } from "./api.js";
+import { fill, h, notify, refused } from "./dom.js";
+import { liveOutput } from "./live.js";
+import { output } from "./output.js";
+import { badge, between, bytes, count, duration, hasEnded, jobName, number, plain, plural, reason, score, time } from "./words.js";
 
-/** Characters of an output that are shown at first: the end, where the fault is. */
-const SHOWN = 200_000;
+/** Milliseconds between two looks at where a waiting job stands. */
+const LOOK_EVERY = 5000;
 
 /** A message that only repeats the exit code beside it. */
 const SAYS_LITTLE = /^(the stage )?(exited with|exit code|exit status) (code )?\d+\.?$/i;
 
 export function job(place, id) {
   document.title = `Job ${id.slice(-8)} – Broadway`;
-  let stop = () => {};
+  const head = h("div");
+  const because = h("div");
+  const stageList = h("div", { class: "stages" });
+  const end = h("div", { class: "view" });
+  let stop = null; // of what it prints now
+  let timer = 0;
   let gone = false;
-  let shownAs = "";
+  let asked = 0;
+  let shown = "";
+
   const load = async () => {
+    clearTimeout(timer);
+    const mine = ++asked;
     let now;
+    let log = null;
     try {
       now = await ask(`grading_job/${id}`);
+      if (hasEnded(now.state)) log = await ask(`grading_job/${id}/log`);
     } catch (error) {
-      fill(place, h("p", { class: "card error", role: "alert" }, error.message));
+      if (!gone) fill(place, refused(error));
       return;
     }
-    const version = `${now.state} ${now.attempt} ${now.attempts.length}`;
-    if (gone || version === shownAs) return;
-    const log = await ask(`grading_job/${id}/log`);
-    if (gone) return;
-    shownAs = version;
-    show(place, now, log, load);
-    if (!hasEnded(now.state)) {
-      stop();
-      stop = follow(`grading_run/${now.grading_run_id}/events`, "run", load);
-    } else stop();
+    if (gone || mine !== asked) return; // it was asked again meanwhile
+    if (!place.contains(head)) {
+      fill(place, head, because, h("section", { class: "card", "aria-label": "Stages" }, h("h2", {}, "Stages"), stageList), end);
+    }
+    document.title = `${jobName(now)} – Broadway`;
+    fill(head, heading(now, load));
+    fill(because, now.reason && now.reason !== "cancelled" && why(now));
+    fill(end, now.results && results(now.results), h("section", { class: "card", "aria-label": "About" }, h("h2", {}, "About"), facts(now)),
+      now.attempts.length > 0 && earlier(now.attempts));
+    const version = `${now.attempt} ${log !== null}`;
+    if (log) {
+      stop?.();
+      stop = null;
+      if (version !== shown) fill(stageList, stages(now, log));
+    } else {
+      if (!stop) {
+        fill(stageList, h("p", { class: "quiet" }, "What it prints is shown here while it runs."));
+        stop = liveOutput(stageList, id, now.pipeline, load);
+      }
+      if (now.state !== "running") timer = setTimeout(load, LOOK_EVERY);
+    }
+    shown = version;
   };
   load();
-  return () => { gone = true; stop(); };
+  return () => { gone = true; clearTimeout(timer); stop?.(); };
 }
 
-function show(place, now, log, again) {
+function heading(now, again) {
   const name = jobName(now);
-  document.title = `${name} – Broadway`;
-  fill(place,
-    h("div", {}, h("p", { class: "crumbs" }, h("a", { href: "#/runs" }, "Runs"), " / ",
-      h("a", { href: `#/run/${now.grading_run_id}` }, "Run ", h("span", { class: "mono" }, now.grading_run_id.slice(-8))), " / ", name),
-    h("div", { class: "head" }, h("h1", {}, name), badge(now.state),
-      now.score !== null && h("strong", { class: "number" }, score(now.score, now.max_score)), actions(now, again))),
-    now.reason && now.reason !== "cancelled" && why(now),
-    h("section", { class: "card", "aria-label": "Stages" }, h("h2", {}, "Stages"), stages(now, log)),
-    now.results && results(now.results),
-    h("section", { class: "card", "aria-label": "About" }, h("h2", {}, "About"), facts(now)),
-    now.attempts.length > 0 && earlier(now.attempts));
+  return [h("p", { class: "crumbs" }, h("a", { href: "#/runs" }, "Runs"), " / ",
+    h("a", { href: `#/run/${now.grading_run_id}` }, "Run ", h("span", { class: "mono" }, now.grading_run_id.slice(-8))), " / ", name),
+  h("div", { class: "head" }, h("h1", {}, name), badge(now.state),
+    now.score !== null && h("strong", { class: "number" }, score(now.score, now.max_score)), actions(now, again))];
 }
 
 function why(now) {
   const failed = [...now.info].reverse().find((info) => info.reason || info.exit_code);
-  const message = failed?.message ? plain(String(failed.message)) : "";
+  const message = failed?.message && !SAYS_LITTLE.test(failed.message) ? plain(String(failed.message)) : "";
+  // Of a limit, or the fleet's fault, the grader's words are the cause, with their numbers in place.
+  const cause = message && now.reason !== "stage_failed" ? "" : now.cause;
   return h("section", { class: "card why", "aria-label": "Why it failed" }, h("h2", {}, reason(now.reason)),
-    now.cause && h("p", { class: "said" }, h("code", {}, plain(now.cause))),
-    message && message !== now.cause && !SAYS_LITTLE.test(message) && h("p", {}, message));
+    cause && h("p", { class: "said" }, h("code", {}, plain(cause))),
+    message && message !== cause && h("p", {}, message));
 }
 
 function actions(now, again) {
@@ -77,24 +97,23 @@ function actions(now, again) {
 }
 
 function stages(now, log) {
-  if (!now.info.length && !log.stages.length && hasEnded(now.state)) return h("p", { class: "quiet" }, "No stage ran.");
-  if (!now.info.length) {
-    return h("p", { class: "quiet" }, now.state === "running" ? "It is running; what it prints is shown when it has ended." : "It has not run yet.");
-  }
-  return h("div", { class: "stages" }, now.info.map((info, place) => {
+  if (!now.info.length) return h("p", { class: "quiet" }, "No stage ran.");
+  return now.info.map((info, place) => {
     const config = now.pipeline[place] ?? {};
     const printed = log.stages.find((one) => one.stage === place) ?? { stdout: "", stderr: "" };
     const broken = Boolean(info.reason || info.exit_code);
     const quiet = !broken && now.state === "failed"; // it is not why
     const command = (config.entry_point ?? []).join(" ");
-    const outputs = [output(now, place, "stderr", printed.stderr, info), output(now, place, "stdout", printed.stdout, info)];
+    const name = `${jobName(now)}-${now.job_id.slice(-8)}`;
+    const outputs = ["stderr", "stdout"].map((stream) =>
+      output({ name, stage: place, stream, all: printed[stream], dropped: info.dropped_bytes?.[stream] }));
     return h("article", { class: broken ? "stage broken" : "stage", "aria-label": `Stage ${place + 1}` },
       h("div", { class: "head" }, h("h3", {}, `${place + 1}. ${config.image ?? "stage"}`), command && h("code", { class: "quiet" }, command),
         h("span", { class: `badge ${broken ? "bad" : "good"}` }, outcome(info))),
-      h("dl", { class: "facts" }, stageFacts(info, config).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+      h("dl", { class: "facts" }, stageFacts(info, config).map(([title, value]) => h("div", {}, h("dt", {}, title), h("dd", {}, value)))),
       quiet && (printed.stdout || printed.stderr) ? h("details", {}, h("summary", {}, "What it printed"), outputs) : outputs,
       !printed.stdout && !printed.stderr && h("p", { class: "quiet" }, config.logs === false ? "Its output is not kept." : "It printed nothing."));
-  }));
+  });
 }
 
 function outcome(info) {
@@ -117,32 +136,6 @@ function stageFacts(info, config) {
   return found.filter(([, value]) => value);
 }
 
-function bytes(amount) {
-  return amount < 1024 ** 2 ? `${Math.ceil(amount / 1024)} KiB` : `${(amount / 1024 ** 2).toFixed(amount < 1024 ** 3 ? 0 : 1)} MiB`;
-}
-
-function output(now, stage, stream, all, info) {
-  if (!all) return null;
-  const shown = all.length > SHOWN ? all.slice(-SHOWN) : all;
-  const pre = h("pre", { tabindex: "0", role: "region", "aria-label": `${stream} of stage ${stage + 1}` }, plain(shown));
-  const dropped = info.dropped_bytes?.[stream] || 0;
-  const more = shown.length < all.length && h("button", { class: "plain", onclick: (event) => {
-    pre.textContent = plain(all);
-    event.currentTarget.remove();
-  } }, `Show the ${count(all.length - shown.length)} characters before this`);
-  requestAnimationFrame(() => { pre.scrollTop = pre.scrollHeight; }); // the end is where the fault is
-  return h("figure", { class: `output ${stream}` }, h("figcaption", {}, h("strong", {}, stream), more,
-    dropped > 0 && h("span", {}, `${bytes(dropped)} more were not kept`),
-    h("button", { class: "plain", onclick: () => download(`${jobName(now)}-${now.job_id.slice(-8)}-stage-${stage + 1}-${stream}.txt`, all) }, "Download")), pre);
-}
-
-function download(name, content) {
-  const url = URL.createObjectURL(new Blob([content], { type: "text/plain" }));
-  const link = h("a", { href: url, download: name.replace(/[^\w.@-]+/g, "_") });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
-}
-
 function results(all) {
   return h("section", { class: "card", "aria-label": "Results" },
     h("div", { class: "head" }, h("h2", {}, "Results"), h("strong", { class: "number" }, score(all.score, all.max_score))),
@@ -162,8 +155,8 @@ function results(all) {
 function facts(now) {
   const all = [
     ["Grader", now.worker_hostname], ["Attempt", now.attempt || ""], ["Queued", time(now.queued_at)], ["Started", time(now.started_at)],
-    ["Ended", time(now.finished_at)], ["Took", duration(between(now.started_at, now.finished_at))],
-    ["Jobs before it", now.position], ["Cannot run", now.stranded], ["Job", h("code", {}, now.job_id)],
+    ["Ended", time(now.finished_at)], [now.finished_at ? "Took" : "Running for", duration(between(now.started_at, now.finished_at))],
+    ["Jobs before it", now.position], ["Cannot run", now.stranded && plain(now.stranded)], ["Job", h("code", {}, now.job_id)],
     ...Object.entries(now.student ?? {}).map(([name, value]) => [name, plain(String(value))]),
   ];
   return [h("dl", { class: "facts" }, all.filter(([, value]) => value !== "" && value !== null && value !== undefined)

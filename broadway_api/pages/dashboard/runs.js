@@ -1,7 +1,7 @@
 // All runs, newest first, as they change.
 
 import { ask, currentSession, follow } from "./api.js";
-import { progress } from "./charts.js";
+import { percent, progress } from "./charts.js";
 import { fill, h } from "./dom.js";
 import { badge, between, count, duration, plural, RUN_STATES, time, words } from "./words.js";
 
@@ -28,7 +28,7 @@ export function runs(place, _id, query) {
     stop = () => {};
     const after = pages.at(-1);
     if (after) ask("overview/runs", { query: { ...filters(), after } }).then(show);
-    else stop = follow("overview/runs/events", "runs", show, filters());
+    else stop = follow("overview/runs/events", { runs: show }, filters());
   };
   const choose = (name) => (event) => {
     if (event.target.value) query.set(name, event.target.value);
@@ -57,10 +57,10 @@ function listed(all) {
     h("tbody", {}, all.map((run) => h("tr", {},
       h("td", { "data-label": "Run" }, h("a", { href: `#/run/${run.grading_run_id}`, class: "mono", "aria-label": `Run ${run.grading_run_id}` }, run.grading_run_id.slice(-8))),
       h("td", { "data-label": "Course" }, run.course),
-      h("td", { "data-label": "State" }, badge(run.state)),
-      h("td", { "data-label": "Progress" }, progress(run.counts)),
+      h("td", { "data-label": "State", class: "badged" }, badge(run.state)),
+      h("td", { "data-label": "Progress" }, h("div", { class: "progress" }, progress(run.counts), h("span", { class: "quiet" }, percent(run.counts)))),
       h("td", { "data-label": "Failed", class: "number" }, run.counts.failed
         ? h("a", { href: `#/run/${run.grading_run_id}?states=failed`, "aria-label": plural(run.counts.failed, "failed job") }, count(run.counts.failed)) : "0"),
       h("td", { "data-label": "Created" }, time(run.created_at)),
-      h("td", { "data-label": "Took", class: "number" }, run.started_at && run.finished_at ? duration(between(run.started_at, run.finished_at)) : "–")))));
+      h("td", { "data-label": "Took", class: "number" }, run.started_at ? duration(between(run.started_at, run.finished_at)) : "–")))));
 }

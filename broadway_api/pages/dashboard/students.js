@@ -96,7 +96,7 @@ function row(job) {
   const why = job.reason && job.state !== "cancelled" ? [reason(job.reason), job.cause && `: ${plain(job.cause)}`] : "";
   return h("tr", {},
     h("td", { "data-label": "Student" }, h("a", { href: `#/job/${job.job_id}` }, jobName(job))),
-    h("td", { "data-label": "State" }, badge(job.state)),
+    h("td", { "data-label": "State", class: "badged" }, badge(job.state)),
     h("td", { "data-label": "Why", class: "said-cell" }, why),
     h("td", { "data-label": "Score", class: "number" }, score(job.score, job.max_score)),
     h("td", { "data-label": "Took", class: "number" }, duration(between(job.started_at, job.finished_at))),

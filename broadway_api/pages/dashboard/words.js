@@ -34,7 +34,7 @@ export function duration(seconds) {
   if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 59.95) return `${seconds.toFixed(seconds < 9.95 ? 1 : 0)} s`;
   const whole = Math.round(seconds);
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  if (whole < 3600) return whole % 60 ? `${Math.floor(whole / 60)} min ${whole % 60} s` : `${whole / 60} min`;
   const minutes = Math.round(whole / 60);
   return minutes < 2880 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${Math.round(minutes / 1440)} days`;
 }
@@ -42,24 +42,42 @@ export function duration(seconds) {
 export const between = (start, end) =>
   start ? ((end ? Date.parse(end) : Date.now()) - Date.parse(start)) / 1000 : null;
 
+export const bytes = (amount) =>
+  amount < 1024 ** 2 ? `${Math.ceil(amount / 1024)} KiB` : `${(amount / 1024 ** 2).toFixed(amount < 1024 ** 3 ? 0 : 1)} MiB`;
+
 const stamps = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 /** A time as it was here, and how long ago. */
 export function time(text) {
   if (!text) return "";
-  const ago = between(text);
-  const said = ago < 5 ? "just now" : ago < 172_800 ? `${duration(ago)} ago` : stamps.format(new Date(text));
-  return h("time", { datetime: text, title: stamps.format(new Date(text)) }, said);
+  return h("time", { datetime: text, title: stamps.format(new Date(text)) }, sinceThen(text));
 }
 
+/** Times stay true while the page is looked at. */
+export function refreshTimes() {
+  for (const element of document.querySelectorAll("time")) element.textContent = sinceThen(element.dateTime);
+}
+
+function sinceThen(text) {
+  const ago = between(text);
+  return ago < 5 ? "just now" : ago < 172_800 ? `${duration(ago)} ago` : stamps.format(new Date(text));
+}
+
+const clocks = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+export const clock = (moment) => clocks.format(moment);
+
 const NAMES = /^(net_?id|student(_?(id|name))?|user(_?name)?|login|e?mail|name|id)$/i;
+
+/** Characters of a name that are shown. */
+const LONGEST_NAME = 80;
 
 /** What a student is called: the entry of the roster that looks like a name, or else the first. */
 export function student(entry) {
   if (!entry) return "";
   const names = Object.keys(entry);
   const chosen = names.find((name) => NAMES.test(name)) ?? names[0];
-  return chosen === undefined ? "(no name)" : plain(String(entry[chosen])) || "(no name)";
+  const name = chosen === undefined ? "" : plain(String(entry[chosen]));
+  return (name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME)}…` : name) || "(no name)";
 }
 
 export const jobName = (job) =>
