@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, read, table
 
 #: The modules that `make bench` runs, in this order.
-BENCHMARKS: tuple[str, ...] = ("dispatch", "growth", "latency", "containers", "cost", "fleet", "queue")
+BENCHMARKS: tuple[str, ...] = ("dispatch", "growth", "latency", "containers", "cost", "fleet", "queue", "live_output")
 
 
 def main() -> int:

@@ -117,7 +117,9 @@ async def test_output(client: ApiClient, api: FakeApi) -> None:
     api.say("output", Reply(body=sample("output_answer")), fail(409))
     body = sample("output_request")
     sent = {"output": body["output"], "stages": body["stages"]}
-    assert await client.output(WORKER_ID, JOB_ID, body["attempt"], sent) == set(sample("output_answer")["data"]["followed"])
+    assert await client.output(WORKER_ID, JOB_ID, body["attempt"], sent) == set(
+        sample("output_answer")["data"]["followed"]
+    )
     assert api.calls[0].body == body
     assert api.calls[0].headers["worker-id"] == WORKER_ID
     with pytest.raises(Refused):
