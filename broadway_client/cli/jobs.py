@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from broadway_client.cli import logs
-from broadway_client.cli.names import duration, job_id, job_name, local_time, number
+from broadway_client.cli.names import duration, job_id, job_name, local_time, number, plural
 from broadway_client.cli.output import STYLES, Output
 from broadway_client.cli.session import Session, connected
 from broadway_client.client import Client
@@ -125,7 +125,7 @@ def _with_stage(client: Client, found: str, stage: int | None) -> JobDetail:
     """The job; a usage error if it has no such stage."""
     asked = client.job(found)
     if stage is not None and stage >= len(asked.pipeline):
-        raise click.UsageError(f"job {found} has {len(asked.pipeline)} stages, which count from 0")
+        raise click.UsageError(f"job {found} has {plural(len(asked.pipeline), 'stage')}; they count from 0")
     return asked
 
 

@@ -74,6 +74,11 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def plural(count: int, what: str) -> str:
+    """So many of something: `1 job`, `2 jobs`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def number(value: float | None) -> str:
     """A score without needless digits."""
     return "" if value is None else f"{value:.10g}"

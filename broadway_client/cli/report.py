@@ -10,7 +10,7 @@ from rich.text import Text
 
 from broadway_client.async_client import AsyncClient
 from broadway_client.cli.causes import Cause, Failure, causes, failure
-from broadway_client.cli.names import job_name
+from broadway_client.cli.names import job_name, plural
 from broadway_client.cli.output import Output, one_line
 from broadway_client.models import Job, RunStatus
 
@@ -50,13 +50,13 @@ def show(output: Output, status: RunStatus, failed: int, found: Sequence[Cause],
         output.line(*words, f"no job failed{more}")
         return
     which = "" if looked_at == failed else f" (of the first {looked_at})"
-    output.line(*words, f"{failed} of {status.total} jobs failed{more}; {_plural(len(found), 'cause')}{which}")
+    output.line(*words, f"{failed} of {status.total} jobs failed{more}; {plural(len(found), 'cause')}{which}")
     for cause in found[:top]:
         output.line()
         _cause(output, cause)
     if len(found) > top:
         output.line()
-        output.line(f"… and {_plural(len(found) - top, 'cause')} more: --top {len(found)}")
+        output.line(f"… and {plural(len(found) - top, 'cause')} more: --top {len(found)}")
 
 
 def _cause(output: Output, cause: Cause) -> None:
@@ -95,7 +95,3 @@ def to_json(status: RunStatus, failed: int, found: Sequence[Cause]) -> dict[str,
             for cause in found
         ],
     }
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from broadway_client.cli import configs, report, watch
 from broadway_client.cli.exits import Exit
-from broadway_client.cli.names import duration, job_name, local_time, number, run_id, student_name
+from broadway_client.cli.names import duration, job_name, local_time, number, plural, run_id, student_name
 from broadway_client.cli.output import STYLES, Output
 from broadway_client.cli.session import Session, connected
 from broadway_client.errors import InvalidRequest
@@ -130,11 +130,11 @@ def show_status(output: Output, found: RunStatus) -> None:
         if time is not None:
             output.line(f"  {what:9}{local_time(time)}")
     counts = ", ".join(f"{count} {name}" for name, count in found.counts.items() if count)
-    output.line(f"  {found.total} jobs   {counts}")
+    output.line(f"  {plural(found.total, 'job')}   {counts}")
     if found.reasons:
         output.line("  reasons  ", ", ".join(f"{count} {name}" for name, count in found.reasons.items()))
     for one in found.stranded:
-        output.line(Text(f"  {one.jobs} jobs cannot run: {one.message}", style="yellow"))
+        output.line(Text(f"  {plural(one.jobs, 'job')} cannot run: {one.message}", style="yellow"))
     if found.eta_seconds is not None:
         output.line(f"  about {duration(found.eta_seconds)} left")
     if found.counts.get("failed"):
@@ -208,8 +208,8 @@ def retry(session: Session, run_: str, students: tuple[str, ...]) -> None:
             if missing:
                 raise click.UsageError(f"grading run {found} has no student {', '.join(sorted(missing))}")
         retried = client.retry_run(found, entries)
-    text = "its jobs are" if retried.jobs is None else f"{retried.jobs} jobs are"
-    _say(session.output, f"run {found} goes on: {text} tried again", retried.raw or {"grading_run_id": found})
+    text = "its jobs tried again" if retried.jobs is None else f"{plural(retried.jobs, 'job')} tried again"
+    _say(session.output, f"run {found} goes on, with {text}", retried.raw or {"grading_run_id": found})
 
 
 @run.command()

@@ -19,7 +19,7 @@ from rich.text import Text
 from broadway_client.async_client import AsyncClient
 from broadway_client.cli import report
 from broadway_client.cli.causes import Failure
-from broadway_client.cli.names import duration, job_name
+from broadway_client.cli.names import duration, job_name, plural
 from broadway_client.cli.output import STYLES, Output, one_line
 from broadway_client.cli.session import Session
 from broadway_client.errors import ApiError, ClientError
@@ -137,7 +137,10 @@ def screen(view: View) -> RenderableType:
     now = time.monotonic()
     parts: list[RenderableType] = [_head(status), _bar(status), _counts(status)]
     parts += [Text(line, style="dim") for line in (_pace(view, status, now), _fleet(view.workers)) if line]
-    parts += [Text(f"{one.jobs} jobs cannot run: {one_line(one.message)}", style="yellow") for one in status.stranded]
+    parts += [
+        Text(f"{plural(one.jobs, 'job')} cannot run: {one_line(one.message)}", style="yellow")
+        for one in status.stranded
+    ]
     if view.failures:
         parts += [Text(), Text("last failures", style="bold"), _failures(view.failures)]
     if view.interruption is not None:

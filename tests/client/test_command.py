@@ -66,7 +66,7 @@ def test_a_run_from_its_config_to_its_scores(broadway: Run, graded: str, home: P
     assert graded in broadway("run", "list", "--state", "finished")
     assert "exit code 3" in broadway("job", "show", f"{graded}/bob")
     assert broadway("job", "log", "latest/amy") == "all is well\n"
-    assert "has 1 stages" in broadway("job", "log", "latest/bob", "--stage", "1", check=2)
+    assert "has 1 stage; they count from 0" in broadway("job", "log", "latest/bob", "--stage", "1", check=2)
     assert broadway("run", "deliveries", graded).count("\n") == 1  # no webhook is set up
     assert json.loads(broadway("run", "deliveries", graded, "--json")) == []
 
@@ -74,7 +74,7 @@ def test_a_run_from_its_config_to_its_scores(broadway: Run, graded: str, home: P
 def test_what_is_retried_and_cancelled(broadway: Run, graded: str, worker: FakeWorker) -> None:
     assert json.loads(broadway("run", "retry", graded, "--json"))["jobs"] == 1
     worker.work(failing)
-    assert "1 jobs" in broadway("run", "retry", graded, "--student", "amy")
+    assert "with 1 job tried again" in broadway("run", "retry", graded, "--student", "amy")
     assert "cancelled" in broadway("run", "cancel", graded)
     assert "no student eve" in broadway("run", "retry", graded, "--student", "eve", check=2)
     broadway("run", "watch", graded, check=1)
