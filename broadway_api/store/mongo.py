@@ -51,6 +51,8 @@ class MongoStore(
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self._claims.close()
+        await self._results.close()
         await self._bell.close()
         await self._broadcast.close()
         await self._engine.close()

@@ -61,6 +61,9 @@ _QUEUED = {"state": JobState.QUEUED.value}
 _BY_REQUIREMENT = [("state", ASCENDING), ("requirement", ASCENDING)]
 _RUNNING = {"state": JobState.RUNNING.value}
 
+#: A worker that nothing speaks against.
+BLAMELESS = {"strikes": 0, "quarantined_until": None}
+
 INDEXES = {
     "deliveries": [
         IndexModel(
@@ -193,6 +196,11 @@ def outcome(job: Job) -> Document:
         "results": None if job.results is None else records.to_text(job.results),
         "cause": job.cause,
     }
+
+
+def still_running(job: Job) -> Document:
+    """Says of a job's document that its attempt goes on."""
+    return {"_id": job.id, "state": JobState.RUNNING.value, "worker_id": job.worker_id, "attempt": job.attempt}
 
 
 def job_from_document(document: Document) -> Job:

@@ -1,4 +1,5 @@
-"""Logs in MongoDB: in pieces, since a document may not pass 16 MB and a log may.
+"""Logs in MongoDB: short ones within the job, written as its result is accepted; others in pieces, since a document
+may not pass 16 MB and a log may.
 
 Each upload has an id of its own, and a job names the upload that counts. The pieces are written before the result is
 accepted; accepting it, one write to the job, makes all of them visible at once. Those of a refused result are never
@@ -8,7 +9,8 @@ seen.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from bson import ObjectId
 
@@ -18,6 +20,30 @@ from broadway_api.store.mongo_engine import Collection, Document
 #: Of each of a piece's two streams: well below the limit, and sent in some 10 ms of the event loop.
 PIECE_BYTES = 1024 * 1024
 
+#: Characters of a log that is kept within its job: whoever reads a whole class's jobs reads as much of each.
+SHORT = 4_096
+
+
+def new_upload() -> str:
+    """The id of what one result's stages printed, wherever it is kept."""
+    return str(ObjectId())
+
+
+def is_short(logs: Sequence[StageLog]) -> bool:
+    """Whether a log is kept within its job."""
+    return sum(len(log.stdout) + len(log.stderr) for log in logs) <= SHORT
+
+
+def within_job(logs: Sequence[StageLog]) -> list[Document]:
+    """A log as a field of its job."""
+    return [{"stage": log.stage, "stdout": log.stdout, "stderr": log.stderr} for log in logs]
+
+
+def read_within_job(kept: Sequence[Mapping[str, Any]], stage: int | None) -> list[StageLog]:
+    """The inverse of `within_job`, in the order of the stages."""
+    logs = sorted((StageLog(**log) for log in kept), key=lambda log: log.stage)
+    return [log for log in logs if stage in (None, log.stage)]
+
 
 class MongoLogs:
     """The collection of logs."""
@@ -25,9 +51,8 @@ class MongoLogs:
     def __init__(self, pieces: Collection) -> None:
         self._pieces = pieces
 
-    async def upload(self, job_id: str, attempt: int, logs: Sequence[StageLog]) -> str:
-        """Write what the stages printed, seen by nobody yet; return the upload's id."""
-        upload = str(ObjectId())
+    async def upload(self, upload: str, job_id: str, attempt: int, logs: Sequence[StageLog]) -> None:
+        """Write what the stages printed, seen by nobody yet."""
         pieces = (
             {"job_id": job_id, "attempt": attempt, "upload": upload, **piece} for log in logs for piece in _pieces(log)
         )
@@ -41,7 +66,6 @@ class MongoLogs:
                 batch, size = [], 0
         if batch:
             await self._pieces.insert_many(batch)
-        return upload
 
     async def discard(self, job_id: str, upload: str) -> None:
         """Delete an upload that was not accepted."""

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 
-from pymongo import ReturnDocument
-
-from broadway_api.domain import Job, JobState, LostJob, Worker
-from broadway_api.errors import UnknownWorker
+from broadway_api.domain import Job, LostJob
 from broadway_api.store.mongo_bell import MongoBell
 from broadway_api.store.mongo_broadcast import MongoBroadcast
-from broadway_api.store.mongo_documents import outcome, worker_from_document
+from broadway_api.store.mongo_claims import MongoClaims
+from broadway_api.store.mongo_documents import outcome, still_running
 from broadway_api.store.mongo_engine import Collection, Document, MongoEngine
 from broadway_api.store.mongo_logs import MongoLogs
 from broadway_api.store.mongo_openings import MongoOpenings
 from broadway_api.store.mongo_places import MongoPlaces
 from broadway_api.store.mongo_ranks import MongoRanks
-
-#: A worker that nothing speaks against.
-BLAMELESS = {"strikes": 0, "quarantined_until": None}
+from broadway_api.store.mongo_results import MongoResults
 
 
 class MongoPart:
@@ -40,32 +35,12 @@ class MongoPart:
         self._ranks = MongoRanks(self._jobs, self._workers, engine.collection("courses"), self._meta)
         self._openings = MongoOpenings(self._jobs, self._runs, self._ranks)
         self._places = MongoPlaces(self._jobs, self._runs, engine.collection("frontiers"))
+        self._claims = MongoClaims(self._jobs, self._workers, self._ranks, self._places)
+        self._results = MongoResults(self._jobs, self._workers, self._logs, self._bell)
 
-    async def _see(self, worker_id: str, now: datetime, *, asked: bool = False) -> Worker:
-        """Note that the worker was heard of; a clock that was set back does not make it look silent."""
-        seen = await self._workers.find_one_and_update(
-            {"_id": worker_id},
-            {"$max": {"last_seen": now}} | ({"$set": {"asked_at": now}} if asked else {}),
-            return_document=ReturnDocument.AFTER,
-        )
-        if seen is None:
-            raise UnknownWorker(worker_id)
-        return worker_from_document(seen)
-
-    async def _end_attempt(
-        self, before: Job, after: Job, *, guard: Document | None = None, fields: Document | None = None
-    ) -> bool:
+    async def _end_attempt(self, before: Job, after: Job, guard: Document) -> bool:
         """Write what the end of an attempt makes of a job, if that attempt is still running; whether it was."""
-        changed = await self._jobs.update_one(
-            {
-                "_id": before.id,
-                "state": JobState.RUNNING,
-                "worker_id": before.worker_id,
-                "attempt": before.attempt,
-                **(guard or {}),
-            },
-            {"$set": {**outcome(after), **(fields or {})}},
-        )
+        changed = await self._jobs.update_one({**still_running(before), **guard}, {"$set": outcome(after)})
         return changed.matched_count == 1
 
     async def _take_back(self, changes: Iterable[tuple[Job, Job, Document]]) -> list[LostJob]:
@@ -79,7 +54,7 @@ class MongoPart:
                 requirement=after.requirement,
             )
             for before, after, guard in changes
-            if await self._end_attempt(before, after, guard=guard)
+            if await self._end_attempt(before, after, guard)
         ]
         if lost:
             await self._bell.ring()

@@ -249,7 +249,11 @@ class MongoRuns(MongoPart):
             wanted["state"] = {"$in": list(states)}
         if after is not None:
             wanted["seq"] = {"$gt": after}
-        found = self._jobs.find(wanted, {"attempts": False, "info": False, "results": False}).sort("seq").limit(limit)
+        found = (
+            self._jobs.find(wanted, {"attempts": False, "info": False, "results": False, "log": False})
+            .sort("seq")
+            .limit(limit)
+        )
         return [job_from_document(document) async for document in found]
 
     async def roster(self, run_id: str) -> list[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from broadway_api.store.mongo_documents import BY_CAUSE, BY_RUN, BY_STATE, job_f
 from broadway_api.store.mongo_engine import Document, translate_errors
 from broadway_api.store.mongo_part import MongoPart, exists
 
-_SHORT = {"attempts": False, "info": False, "results": False}
+_SHORT = {"attempts": False, "info": False, "results": False, "log": False}
 
 _DURATION = {"$subtract": ["$finished_at", "$started_at"]}
 

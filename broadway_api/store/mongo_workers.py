@@ -10,9 +10,15 @@ from pymongo.errors import DuplicateKeyError
 from broadway_api import lifecycle
 from broadway_api.domain import Claim, Job, JobState, LostJob, Worker
 from broadway_api.errors import UnknownWorker, WorkerNameTaken
-from broadway_api.store.mongo_documents import HELD, job_from_document, worker_from_document, worker_to_document
+from broadway_api.store.mongo_documents import (
+    BLAMELESS,
+    HELD,
+    job_from_document,
+    worker_from_document,
+    worker_to_document,
+)
 from broadway_api.store.mongo_engine import Document, translate_errors
-from broadway_api.store.mongo_part import BLAMELESS, MongoPart, exists
+from broadway_api.store.mongo_part import MongoPart, exists
 
 
 @translate_errors
@@ -30,7 +36,10 @@ class MongoWorkers(MongoPart):
     async def heartbeat(
         self, worker_id: str, running: Sequence[Claim] | None, now: datetime, lease: timedelta
     ) -> list[str]:
-        await self._see(worker_id, now)
+        # A clock that was set back does not make a worker look silent.
+        seen = await self._workers.update_one({"_id": worker_id}, {"$max": {"last_seen": now}})
+        if not seen.matched_count:
+            raise UnknownWorker(worker_id)
         held: Document = {"worker_id": worker_id, "state": JobState.RUNNING}
         if running is not None:
             if not running:

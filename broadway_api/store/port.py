@@ -235,6 +235,7 @@ class Store(Protocol):
     ) -> list[Job]:
         """Hand up to `n` jobs to the worker and note that it was seen, and asked. Raises UnknownWorker.
 
+        Of a worker without a name, which asks again within a quarter of a second, that need not be noted each time.
         First those it holds already and did not name in `holding` (the answer that gave them got lost), unchanged
         but for a new lease; then queued jobs whose requirement its labels meet, the highest priority first, and of one
         priority by (rank, id), but each fourth by (rank, id) alone (see `turns`): `running`, `attempt` + 1, a lease.

@@ -40,6 +40,12 @@ class Turns:
         """Whether the next job for such a worker is the first of the fair order."""
         return self._taken[frozenset(labels.items())] % FAIR_EVERY == FAIR_EVERY - 1
 
+    def ahead(self) -> Turns:
+        """The same turns, to be planned with: what is taken of them is not taken of these."""
+        turns = Turns()
+        turns._taken = self._taken.copy()
+        return turns
+
     def took(self, labels: Mapping[str, str]) -> None:
         """Such a worker got a job."""
         self._taken[frozenset(labels.items())] += 1

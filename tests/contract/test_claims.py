@@ -134,6 +134,15 @@ async def test_a_job_whose_handing_out_got_lost_is_handed_out_again(store: Store
     assert await states(store, run) == [JobState.RUNNING, JobState.QUEUED]
 
 
+async def test_a_claim_that_is_repeated_before_it_is_answered_gets_the_same_job(store: Store) -> None:
+    await started(store, 5)
+    worker_id, other = await worker(store), await worker(store)
+    answers = await asyncio.gather(*(store.claim_jobs(one, 1, NOW, LEASE) for one in (worker_id, other, worker_id)))
+    first, others, again = (job for (job,) in answers)
+    assert first == again
+    assert first != others
+
+
 async def test_a_job_that_the_worker_knows_of_is_not_handed_out_again(store: Store) -> None:
     await started(store, 3)
     worker_id = await worker(store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,7 +21,8 @@ from broadway_api.events import WakeUps
 from broadway_api.settling import Settler
 from broadway_api.store import mongo_places, open_store
 from broadway_api.store.mongo import MongoStore
-from broadway_api.store.mongo_documents import BY_URGENCY
+from broadway_api.store.mongo_logs import SHORT, new_upload
+from broadway_api.store.mongo_results import Ending, Report
 from broadway_api.store.port import Store
 from tests import services
 from tests.contract.backends import MongoBackend
@@ -77,17 +79,32 @@ def keys_examined(profile: Profile) -> int:
 # --- what is read ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_claim_reads_the_head_of_the_queue_alone(backend: MongoBackend, store: Store) -> None:
-    await started(store, 2_000)
+@pytest.mark.parametrize("queued", [100, 6_000])
+async def test_a_claim_reads_the_head_of_the_queue_alone(backend: MongoBackend, store: Store, queued: int) -> None:
+    await started(store, queued)
     worker_id = await worker(store)
+    await claimed(store, worker_id)  # the frontier is beyond what comes next, as it mostly is
     with profiled(backend) as profile:
-        await store.claim_jobs(worker_id, 3, NOW, LEASE)
+        await claimed(store, worker_id, 3)
 
-    heads = [operation for operation in profile if operation["command"].get("hint") == BY_URGENCY]
-    assert {operation["planSummary"] for operation in heads} == {
-        "IXSCAN { state: 1, requirement: 1, priority: -1, rank: 1, _id: 1 }"
-    }
-    assert sorted(operation["keysExamined"] for operation in heads) == [1, 1, 1, mongo_places.AHEAD]
+    heads = [operation for operation in profile if "sort" in operation["command"]]
+    assert sorted((operation["planSummary"], operation["keysExamined"]) for operation in heads) == [
+        ("IXSCAN { state: 1, requirement: 1, priority: -1, rank: 1, _id: 1 }", 3),
+        ("IXSCAN { state: 1, requirement: 1, rank: 1, _id: 1 }", 3),
+    ]
+    assert keys_examined([operation for operation in profile if operation["op"] == "update"]) == 1
+
+
+async def test_a_frontier_is_moved_once_for_many_claims(backend: MongoBackend, store: Store) -> None:
+    assert mongo_places.AHEAD == 256
+    await started(store, 512)
+    worker_id = await worker(store)
+    moved = []
+    for _ in range(8):
+        await claimed(store, worker_id, 64)
+        (frontier,) = backend.database["frontiers"].find()
+        moved.append(frontier["rank"])
+    assert moved == [64 + 256 - 1] * 4 + [512] * 4
 
 
 async def test_a_claim_passes_over_what_its_worker_cannot_run_without_reading_it(
@@ -100,12 +117,38 @@ async def test_a_claim_passes_over_what_its_worker_cannot_run_without_reading_it
     with profiled(backend) as profile:
         assert len(await store.claim_jobs(worker_id, 8, NOW, LEASE)) == 8
 
-    claims = [operation for operation in profile if "$nor" in operation["command"].get("filter", {})]
-    assert len(claims) == 8
-    assert keys_examined(claims) <= 3 + 1  # the first of each requirement, and the one after that which was taken
-    assert max(operation["docsExamined"] for operation in claims) == 1
+    heads = [operation for operation in profile if "limit" in operation["command"] and "$in" in str(operation)]
+    assert [operation["keysExamined"] <= 8 + 3 for operation in heads] == [True] * 2
+    assert max(operation["docsExamined"] for operation in heads) == 8
     (distinct,) = [operation for operation in profile if "distinct" in operation["command"]]
     assert distinct["keysExamined"] <= 5
+
+
+@pytest.mark.parametrize("backend", ["mongo-standalone"], indirect=True)  # the others talk among themselves
+async def test_workers_that_claim_and_report_at_the_same_time_share_what_it_takes(
+    backend: MongoBackend, store: Store
+) -> None:
+    """Sixteen of them, time and again: each round is ten commands, and one more that moves a frontier."""
+    await started(store, 16 * 6)
+    workers = [await worker(store) for _ in range(16)]
+    log = [StageLog(stage=0, stdout="x" * 1_000, stderr="")]
+
+    async def round_of(worker_id: str) -> None:
+        (job,) = await store.claim_jobs(worker_id, 1, NOW, LEASE)
+        await store.finish_job(claim_on(job), success(log), NOW)
+
+    await asyncio.gather(*map(round_of, workers))
+    before = commands(backend)
+    for _ in range(5):
+        await asyncio.gather(*map(round_of, workers))
+    assert sum((commands(backend) - before).values()) <= 5 * 11
+
+
+def commands(backend: MongoBackend) -> Counter[str]:
+    """How many commands that read or write the server has had."""
+    status = backend.database.command("serverStatus")["metrics"]["commands"]
+    kinds = ("find", "getMore", "insert", "update", "delete", "findAndModify", "distinct", "aggregate", "count")
+    return Counter({kind: int(status[kind]["total"]) for kind in kinds})
 
 
 async def test_a_result_reads_its_job_and_one_key_more(backend: MongoBackend, store: Store) -> None:
@@ -171,10 +214,13 @@ async def test_no_operation_reads_jobs_of_no_concern(backend: MongoBackend, stor
 # --- what is kept ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_refused_result_leaves_no_log_behind(backend: MongoBackend, store: Store, peer: Store) -> None:
+@pytest.mark.parametrize("length", [1, 2 * SHORT])
+async def test_a_refused_result_leaves_no_log_behind(
+    backend: MongoBackend, store: Store, peer: Store, length: int
+) -> None:
     await started(store, 40)
     jobs = await claimed(store, await worker(store), 40)
-    log = [StageLog(stage=0, stdout="x", stderr="")]
+    log = [StageLog(stage=0, stdout="x" * length, stderr="")]
 
     outcomes = await asyncio.gather(
         *(store.finish_job(claim_on(job), success(log), LEASE_OVER) for job in jobs),
@@ -184,16 +230,23 @@ async def test_a_refused_result_leaves_no_log_behind(backend: MongoBackend, stor
 
     accepted = [outcome.job.id for outcome in outcomes if isinstance(outcome, FinishedJob)]
     assert sum(isinstance(outcome, ClaimLost) for outcome in outcomes) == 40 - len(accepted)
-    assert sorted(piece["job_id"] for piece in backend.database["logs"].find()) == sorted(accepted)
+    assert [job.id for job in jobs if await peer.job_log(job.id)] == [job.id for job in jobs if job.id in accepted]
+    pieces = sorted(piece["job_id"] for piece in backend.database["logs"].find())
+    assert pieces == (sorted(accepted) if length > SHORT else [])
 
 
-async def test_a_log_takes_the_place_of_the_attempts_before(backend: MongoBackend, store: Store) -> None:
+@pytest.mark.parametrize("lengths", [(1, 2), (1, 2 * SHORT), (2 * SHORT, 1), (2 * SHORT, 3 * SHORT)])
+async def test_a_log_takes_the_place_of_the_attempts_before(
+    backend: MongoBackend, store: Store, lengths: tuple[int, int]
+) -> None:
     await started(store)
-    for text in ("first", "second"):
+    for length in lengths:
         (job,) = await claimed(store, await worker(store))
-        log = [StageLog(stage=0, stdout=text, stderr="")]
+        log = [StageLog(stage=0, stdout="x" * length, stderr="")]
         await store.finish_job(claim_on(job), failure(Reason.RUNTIME_ERROR, log), NOW)
-    assert [piece["stdout"] for piece in backend.database["logs"].find()] == [b"second"]
+    assert await store.job_log(job.id) == log
+    pieces = [len(piece["stdout"]) for piece in backend.database["logs"].find()]
+    assert pieces == [length for length in lengths[1:] if length > SHORT]
 
 
 async def test_a_run_that_lost_the_race_for_its_key_leaves_no_job_behind(
@@ -237,7 +290,10 @@ async def test_what_was_read_before_another_attempt_began_is_not_written(
         await store.expire_leases(LEASE_OVER, LEASE)
         (now_running,) = await claimed(store, worker_id if same_worker else await worker(store))
 
-        assert not await store._end_attempt(read, lifecycle.after_result(read, success(), NOW))
+        assert not await store._end_attempt(read, lifecycle.after_lost_lease(read, NOW), {})
+        report = Report(claim=claim_on(read), result=success(), now=NOW)
+        after = lifecycle.after_result(read, report.result, NOW)
+        assert not await store._results._accept([Ending(report=report, before=read, after=after, upload=new_upload())])
 
         assert await store.job(read.id) == now_running
 
