@@ -72,7 +72,13 @@ class MongoRuns(MongoPart):
         return changed.matched_count == 1
 
     async def cancel_jobs(self, run_id: str, now: datetime) -> int:
-        await self._runs.update_one({"_id": run_id}, {"$set": {"withdrawn": True}})
+        ended = await self._runs.find_one_and_update(
+            {"_id": run_id, "state": {"$in": [state for state in RunState if state.ended]}},
+            {"$set": {"withdrawn": True}},
+            {"generation": True},
+        )
+        if ended is None:
+            return 0
         cut_short = {
             "number": "$attempt",
             "worker_id": "$worker_id",
@@ -90,7 +96,9 @@ class MongoRuns(MongoPart):
             "lease_expires_at": None,
             "attempts": {"$cond": [was_running, {"$concatArrays": ["$attempts", [cut_short]]}, "$attempts"]},
         }
-        unfinished = {"run_id": run_id, "ended": False}
+        # A retry may begin at this very moment: what it made to wait again is of a later generation.
+        later = {"$gt": ended.get("generation", 0)}
+        unfinished = {"run_id": run_id, "ended": False, "generation": {"$not": later}}
         changed = await self._jobs.update_many(unfinished, [{"$set": cancelled}], hint=UNFINISHED)
         return changed.modified_count
 

@@ -92,8 +92,9 @@ class Store(Protocol):
         ...
 
     async def cancel_jobs(self, run_id: str, now: datetime) -> int:
-        """End every job of the run that has not ended as `cancelled`; return how many those were.
+        """End every job of an ended run that has not ended as `cancelled`; return how many those were.
 
+        Guard: the run has ended. Of one that is retried meanwhile, the jobs that are to be tried again are left alone.
         Running ones are taken from their workers, whose heartbeats and results then find that they lost them; the
         attempt is added to `attempts` as not reported.
         """

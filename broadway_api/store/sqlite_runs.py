@@ -17,6 +17,8 @@ from broadway_api.store.sqlite_queries import UNFINISHED, SqlitePart, any_job, m
 from broadway_api.store.sqlite_ranks import reserve_ranks
 from broadway_api.store.sqlite_schema import LISTED_COLUMNS, run_from_row
 
+_ENDED = "state IN ('finished', 'failed', 'cancelled')"
+
 
 class SqliteRuns(SqlitePart):
     """Runs: made, moved on, tried again, read, deleted."""
@@ -118,6 +120,8 @@ class SqliteRuns(SqlitePart):
 
     async def cancel_jobs(self, run_id: str, now: datetime) -> int:
         def work(db: sqlite3.Connection) -> int:
+            if not db.execute(f"SELECT 1 FROM runs WHERE id = ? AND {_ENDED}", (run_id,)).fetchone():
+                return 0
             forget_openings(db, run_id)
             held = read_jobs(db, "WHERE run_id = ? AND state = 'running'", (run_id,))
             for job in held:
@@ -178,8 +182,7 @@ class SqliteRuns(SqlitePart):
 
     async def settle_run(self, run_id: str) -> None:
         def work(db: sqlite3.Connection) -> None:
-            ended = "state IN ('finished', 'failed', 'cancelled')"
-            if db.execute(f"UPDATE runs SET settled = 1 WHERE id = ? AND {ended}", (run_id,)).rowcount:
+            if db.execute(f"UPDATE runs SET settled = 1 WHERE id = ? AND {_ENDED}", (run_id,)).rowcount:
                 forget_openings(db, run_id)
 
         await self._write(work)

@@ -151,6 +151,12 @@ async def end_all(store: Store, run: Run, result: Result | None = None) -> None:
             await store.finish_job(claim_on(job), result or success(), NOW)
 
 
+async def cancelled(store: Store, run_id: str, *, at: datetime = NOW) -> int:
+    """End a live run with what is left of its jobs; return how many those were."""
+    assert await store.advance_run(run_id, leaving=(await store.run(run_id)).state, to=RunState.CANCELLED, now=at)
+    return await store.cancel_jobs(run_id, at)
+
+
 async def states(store: Store, run: Run) -> list[JobState]:
     """The states of a run's jobs, as stored, in order."""
     return [job.state for job in await store.run_jobs(run.id, limit=1_000)]

@@ -16,6 +16,7 @@ from tests.contract.scenarios import (
     LEASE,
     LEASE_OVER,
     NOW,
+    cancelled,
     claim_on,
     claimed,
     failure,
@@ -269,5 +270,5 @@ async def test_a_runs_jobs_count_as_finished_elsewhere_only_without_an_infrastru
 async def test_a_cancelled_job_shows_nothing_about_its_worker(store: Store) -> None:
     run = await started(store)
     await claimed(store, await worker(store))
-    await store.cancel_jobs(run.id, NOW)
+    await cancelled(store, run.id)
     assert not await store.finished_elsewhere(run.id, await worker(store))

@@ -17,6 +17,7 @@ from tests.contract.scenarios import (
     LEASE,
     LEASE_OVER,
     NOW,
+    cancelled,
     claim_on,
     claimed,
     jobs_of,
@@ -205,4 +206,4 @@ async def test_either_the_heartbeat_or_the_expiry_wins(store: Store, peer: Store
         for job in jobs:
             stored = await store.job(job.id)
             assert stored.state is (JobState.QUEUED if job.id in taken_back else JobState.RUNNING)
-        await store.cancel_jobs(run.id, NOW)  # what was taken back is not for the next round
+        await cancelled(store, run.id)  # what was taken back is not for the next round

@@ -33,6 +33,7 @@ from tests.contract.scenarios import (
     NOW,
     BreaksOff,
     Killed,
+    cancelled,
     claim_on,
     claimed,
     created,
@@ -191,12 +192,12 @@ async def test_no_operation_reads_jobs_of_no_concern(backend: MongoBackend, stor
         await store.run_jobs(run.id, states=[JobState.WAITING], limit=2)
         await store.roster(run.id)
         await store.finished_elsewhere(run.id, worker_id)
+        await store.advance_run(run.id, leaving=RunState.PRE_PROCESSING, to=RunState.CANCELLED, now=NOW)
         await store.cancel_jobs(run.id, NOW)
         await store.queue_depth()
         await store.queue_by_course()
         await store.workers()
         await store.forget_half_created(NOW)
-        await store.advance_run(run.id, leaving=RunState.PRE_PROCESSING, to=RunState.CANCELLED, now=NOW)
         await store.settle_run(run.id)
         await store.retry_jobs(run.id, [job.id], 3, leaving=RunState.CANCELLED, to=RunState.PRE_PROCESSING)
         await store.advance_run(run.id, leaving=RunState.PRE_PROCESSING, to=RunState.CANCELLED, now=NOW)
@@ -339,6 +340,28 @@ async def test_a_phase_that_many_open_at_once_takes_its_ranks_once(
     assert course["last_rank"] == 30
     ranks = [job["rank"] for job in backend.database["jobs"].find().sort("seq")]
     assert ranks == list(range(1, 31))
+
+
+async def test_a_retry_that_begins_while_what_was_left_is_cancelled_loses_no_job(
+    backend: MongoBackend, peer: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins between the two writes of a sweeper that read the run as ended."""
+    async with MongoStore(backend.url) as store:
+        run = await started(store, 2, post=True)
+        await cancelled(store, run.id)
+        await store.settle_run(run.id)
+        ids = [job.id for job in await jobs_of(store, run)]
+        cancel = store._jobs.update_many
+
+        async def retry_then_cancel(*arguments: Any, **named: Any) -> Any:
+            assert await peer.retry_jobs(run.id, ids, 3, leaving=RunState.CANCELLED, to=RunState.STUDENTS)
+            await peer.open_phase(run.id, JobType.STUDENT, NOW)
+            return await cancel(*arguments, **named)
+
+        monkeypatch.setattr(store._jobs, "update_many", retry_then_cancel)
+        assert await store.cancel_jobs(run.id, NOW) == 0
+    assert [job.state for job in await jobs_of(peer, run)] == [JobState.QUEUED, JobState.QUEUED, JobState.WAITING]
+    assert await peer.queue_positions(ids) == positions_in(backend, ids)
 
 
 @pytest.mark.parametrize("queued", [0, 4, 10])

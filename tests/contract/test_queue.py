@@ -14,6 +14,7 @@ from tests.contract.scenarios import (
     LEASE,
     LEASE_OVER,
     NOW,
+    cancelled,
     claim_on,
     claimed,
     created,
@@ -139,10 +140,13 @@ async def test_a_failure_counts_in_its_own_phase_alone(store: Store, pre: bool) 
 
 
 async def test_a_cancelled_job_counts_as_failed(store: Store) -> None:
-    run = await started(store, pre=True)
-    await store.cancel_jobs(run.id, NOW)
+    run = await started(store, 2)
+    await cancelled(store, run.id)
+    await store.settle_run(run.id)
+    again, _ = await jobs_of(store, run)
+    await store.retry_jobs(run.id, [again.id], 3, leaving=RunState.CANCELLED, to=RunState.STUDENTS)
     progress = await store.run_progress(run.id)
-    assert (progress.unopened, progress.unfinished, progress.failed) == (False, False, True)
+    assert (progress.unopened, progress.unfinished, progress.failed) == (True, True, True)
 
 
 async def test_an_ended_run_shows_what_it_left(store: Store) -> None:

@@ -15,6 +15,7 @@ from tests.contract.scenarios import (
     LEASE,
     LEASE_OVER,
     NOW,
+    cancelled,
     claim_on,
     claimed,
     created,
@@ -133,7 +134,7 @@ async def test_a_summary_counts_the_cancelled_and_the_lost(store: Store) -> None
     run = await started(store, 3, attempt_limit=1)
     await claimed(store, await worker(store))
     await store.expire_leases(LEASE_OVER, LEASE)
-    await store.cancel_jobs(run.id, NOW)
+    await cancelled(store, run.id)
 
     summary = await store.run_summary(run.id)
 

@@ -16,6 +16,7 @@ from tests.contract.scenarios import (
     LEASE,
     LEASE_OVER,
     NOW,
+    cancelled,
     claim_on,
     claimed,
     failure,
@@ -228,7 +229,7 @@ async def test_an_ended_job_takes_no_other_workers_result(store: Store) -> None:
 
 async def test_a_cancelled_job_takes_no_result(store: Store) -> None:
     run = await started(store)
-    await store.cancel_jobs(run.id, NOW)
+    await cancelled(store, run.id)
     (job,) = await jobs_of(store, run)
     await refused(store, Claim(job_id=job.id, worker_id=await worker(store), attempt=1), job)
 
@@ -297,7 +298,7 @@ async def test_either_the_result_or_the_expiry_wins(store: Store, peer: Store) -
             assert stored.state is (JobState.SUCCEEDED if won else JobState.QUEUED)
             assert [ended.reported for ended in stored.attempts] == [won]
             assert await store.job_log(job.id) == (list(LOGS) if won else [])
-        await store.cancel_jobs(run.id, NOW)  # what was taken back is not for the next round
+        await cancelled(store, run.id)  # what was taken back is not for the next round
 
 
 async def test_the_last_results_of_a_phase_move_the_run_on_exactly_once(store: Store, peer: Store) -> None:

@@ -18,6 +18,7 @@ from tests.contract.scenarios import (
     NOW,
     BreaksOff,
     Killed,
+    cancelled,
     claim_on,
     claimed,
     created,
@@ -280,7 +281,7 @@ async def test_cancelling_ends_what_waits_what_is_queued_and_what_runs(store: St
     run = await started(store, 3, post=True)
     (taken,) = await claimed(store, await worker(store))
 
-    assert await store.cancel_jobs(run.id, later(3)) == 4
+    assert await cancelled(store, run.id, at=later(3)) == 4
 
     assert await states(peer, run) == [JobState.CANCELLED] * 4
     for job in await jobs_of(peer, run):
@@ -294,7 +295,7 @@ async def test_cancelling_leaves_what_has_ended(store: Store) -> None:
     (job,) = await claimed(store, await worker(store))
     ended = (await store.finish_job(claim_on(job), success(), NOW)).job
 
-    assert await store.cancel_jobs(run.id, later(3)) == 1
+    assert await cancelled(store, run.id, at=later(3)) == 1
 
     assert await store.job(job.id) == ended
 
@@ -302,8 +303,8 @@ async def test_cancelling_leaves_what_has_ended(store: Store) -> None:
 async def test_a_cancelled_job_is_lost_to_its_worker(store: Store, peer: Store) -> None:
     job = await running(store)
     claim = claim_on(job)
-    await store.cancel_jobs(job.run_id, later(3))
-    cancelled = await store.job(job.id)
+    await cancelled(store, job.run_id, at=later(3))
+    ended = await store.job(job.id)
 
     assert await peer.heartbeat(claim.worker_id, [claim], later(4), LEASE) == [job.id]
     assert await peer.expire_leases(later(500), LEASE) == []
@@ -314,29 +315,30 @@ async def test_a_cancelled_job_is_lost_to_its_worker(store: Store, peer: Store) 
             await peer.finish_job(late, success(), later(5))
     assert await peer.deregister_worker(claim.worker_id, later(6)) == []
 
-    assert await store.job(job.id) == cancelled
+    assert await store.job(job.id) == ended
     assert await store.job_log(job.id) == []
 
 
 async def test_either_the_result_or_the_cancelling_wins(store: Store, peer: Store) -> None:
     run = await started(store, 20)
     jobs = await claimed(store, await worker(store), 20)
+    await store.advance_run(run.id, leaving=RunState.STUDENTS, to=RunState.CANCELLED, now=NOW)
 
-    cancelled, *outcomes = await asyncio.gather(
+    number, *outcomes = await asyncio.gather(
         peer.cancel_jobs(run.id, NOW),
         *(store.finish_job(claim_on(job), success(), NOW) for job in jobs),
         return_exceptions=True,
     )
 
     refused = [isinstance(outcome, ClaimLost) for outcome in outcomes]
-    assert cancelled == refused.count(True)
+    assert number == refused.count(True)
     after = [JobState.CANCELLED if lost else JobState.SUCCEEDED for lost in refused]
     assert await states(store, run) == after
 
 
 async def test_cancelling_again_changes_nothing(store: Store) -> None:
     run = await started(store, 2)
-    await store.cancel_jobs(run.id, later(3))
+    await cancelled(store, run.id, at=later(3))
     before = await jobs_of(store, run)
 
     assert await store.cancel_jobs(run.id, later(4)) == 0
@@ -344,21 +346,37 @@ async def test_cancelling_again_changes_nothing(store: Store) -> None:
     assert await jobs_of(store, run) == before
 
 
+async def test_a_live_run_loses_no_job(store: Store) -> None:
+    """However late somebody is who read that it had ended: it may be tried again since."""
+    run = await started(store, 2, post=True)
+    await cancelled(store, run.id)
+    await store.settle_run(run.id)
+    ids = [job.id for job in await jobs_of(store, run)]
+    assert await store.retry_jobs(run.id, ids, 3, leaving=RunState.CANCELLED, to=RunState.STUDENTS)
+
+    assert await store.cancel_jobs(run.id, NOW) == 0
+    assert await states(store, run) == [JobState.WAITING] * 3
+    await store.open_phase(run.id, JobType.STUDENT, NOW)
+    assert await store.cancel_jobs(run.id, NOW) == 0
+    assert await states(store, run) == [JobState.QUEUED, JobState.QUEUED, JobState.WAITING]
+
+
 async def test_cancelling_leaves_other_runs_alone(store: Store) -> None:
     run, other = await started(store), await started(store)
-    await store.cancel_jobs(run.id, NOW)
+    await cancelled(store, run.id)
     assert await states(store, other) == [JobState.QUEUED]
 
 
 async def test_no_job_is_handed_out_past_its_cancelling(store: Store, peer: Store) -> None:
     run = await started(store, 20)
     worker_id = await worker(store)
+    await store.advance_run(run.id, leaving=RunState.STUDENTS, to=RunState.CANCELLED, now=NOW)
 
-    cancelled, jobs = await asyncio.gather(
+    number, jobs = await asyncio.gather(
         peer.cancel_jobs(run.id, NOW), store.claim_jobs(worker_id, 20, NOW, later(60) - NOW)
     )
 
-    assert cancelled == 20  # also those that were handed out just before
+    assert number == 20  # also those that were handed out just before
     assert len(jobs) <= 20
     assert await states(store, run) == [JobState.CANCELLED] * 20
 

@@ -10,7 +10,7 @@ import pytest
 from broadway_api.domain import JobQuery, JobSort, JobState, Reason, Result, Run, StageLog
 from broadway_api.ids import new_id
 from broadway_api.store.port import Store
-from tests.contract.scenarios import NOW, claim_on, claimed, created, later, started, success, worker
+from tests.contract.scenarios import cancelled, claim_on, claimed, created, later, started, success, worker
 
 ROSTER = [{"NET_ID": name} for name in ("amy", "Bob_1", "carol%", "dörte", 'eve"', "frank")]
 
@@ -64,8 +64,7 @@ async def test_a_job_that_is_tried_again_has_no_cause(store: Store) -> None:
     run = await graded(store)
     (first, *_) = await store.run_jobs(run.id, limit=1)
     assert (await store.job(first.id)).cause == "ValueError: # of <NET_ID>"
-    await store.cancel_jobs(run.id, NOW)
-    await store.advance_run(run.id, leaving=run.state, to=run.state.CANCELLED, now=NOW)
+    await cancelled(store, run.id)
     await store.settle_run(run.id)
     await store.retry_jobs(run.id, [first.id], 3, leaving=run.state.CANCELLED, to=run.state)
     assert (await store.job(first.id)).cause == ""
