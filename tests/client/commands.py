@@ -74,9 +74,9 @@ class Terminal:
         """All that was written, without colours and movements."""
         return re.sub(rb"\x1b(?:\[[0-9;?]*[A-Za-z]|[()][A-Z])", b"", self.written).decode(errors="replace")
 
-    def until(self, wanted: str) -> None:
-        """Read until this stands on the screen, anywhere; fail after DEADLINE seconds."""
-        deadline = time.monotonic() + DEADLINE
+    def until(self, wanted: str, seconds: float = DEADLINE) -> None:
+        """Read until this stands on the screen, anywhere; fail after so many seconds."""
+        deadline = time.monotonic() + seconds
         while wanted not in self.text:
             assert self._read() or wanted in self.text, self.text
             assert time.monotonic() < deadline, self.text

@@ -9,6 +9,8 @@ import site
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from broadway_client.cli.processes import free_port
 from tests.client.commands import Terminal, environment
 from tests.e2e.fleet import ROOT
@@ -44,6 +46,9 @@ def assert_kept(promised: list[str], written: str) -> None:
         assert any(pattern.search(line) for line in lines), f"{promise!r} is not in:\n{written}"
 
 
+#: Seconds that one block may take: the first installs the package.
+_PATIENCE = 400.0
+
 #: Ends at the first command that fails, as a newcomer would.
 BASH = ["bash", "--norc", "-e"]
 
@@ -60,10 +65,11 @@ class Shell:
         """What the commands write until they have ended."""
         begun, number = len(self.terminal.text), next(self._numbers)
         self.terminal.enter(f"{commands}\necho done '#'{number}\n")
-        self.terminal.until(f"done #{number}")
+        self.terminal.until(f"done #{number}", _PATIENCE)
         return self.terminal.text[begun:]
 
 
+@pytest.mark.timeout(900)
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     clone, home = tmp_path / "clone", tmp_path / "home"
     shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".*", "data", "build", "*.egg-info", "__pycache__"))
@@ -88,7 +94,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
                 for name in ("api", "config", "grader", "logs"):  # a course's own, in whose way ours must not be
                     (home / "course" / f"{name}.py").write_text("raise SystemExit('this is not Broadway')\n")
                 one.enter(block.commands)
-                one.until("Ctrl-C stops it")
+                one.until("Ctrl-C stops it", _PATIENCE)
                 written, shell = one.text, second
             else:
                 written = shell.run(block.commands)
