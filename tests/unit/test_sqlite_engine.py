@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -68,7 +69,11 @@ async def test_what_is_asked_for_in_one_turn_of_the_loop_is_one_commit(engine: S
     await engine.write(lambda db: db.set_trace_callback(done.append))
     done.clear()
 
-    await asyncio.gather(*(engine.write(lambda db, n=n: insert(db, n)) for n in range(20)))  # type: ignore[misc]
+    async def dawdle() -> None:
+        threading.Event().wait(0.05)  # blocks the loop, and leaves the writer's thread all the time that it needs
+
+    first, second = (engine.write(lambda db, n=n: insert(db, n)) for n in (1, 2))  # type: ignore[misc]
+    await asyncio.gather(first, dawdle(), second)
 
     assert [statement for statement in done if not statement.startswith("INSERT")] == ["BEGIN IMMEDIATE", "COMMIT"]
 
