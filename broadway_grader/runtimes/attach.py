@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ from broadway_grader.runtimes.output import BoundedOutput
 #: How much of what is not kept is counted.
 COUNTED_BYTES = 64 * 1024**2
 _CHUNK = 65536
+# How a connection may end that was cut, over a local socket and others.
+_ENDS = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 _HEADER = 8
 
 
@@ -62,7 +65,7 @@ class AttachedStream:
         frames = Frames()
         # An engine that dies or a connection that is hung up ends the output; its container's fate is known elsewhere.
         response = self._line.response
-        with contextlib.closing(response), contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
+        with contextlib.closing(response), contextlib.suppress(*_ENDS):
             # What has come, be it one byte: whoever follows the job does not wait until a chunk is full.
             while output.dropped_bytes < COUNTED_BYTES and (chunk := response.raw.read1(_CHUNK)):
                 for payload in frames.feed(chunk):

@@ -17,10 +17,10 @@ from typing import Any
 import docker
 import docker.errors
 import requests
-from docker.transport import UnixHTTPAdapter
 
 from broadway_grader.errors import SetupError
 from broadway_grader.runtimes.images import Answer
+from broadway_grader.runtimes.local_requests import LocalRequests
 
 log = logging.getLogger(__name__)
 
@@ -31,27 +31,6 @@ PROBE_TIMEOUT = 10.0
 
 ENGINE_ERRORS = (docker.errors.DockerException, requests.RequestException)
 _DEFAULT_SOCKET = "unix:///var/run/docker.sock"
-
-
-class _OnePool(UnixHTTPAdapter):  # type: ignore[misc]  # the SDK has no types
-    """The SDK's way to a local socket, but with one pool of connections.
-
-    Its own opens one for each URL, which is for each container: no connection is ever used again.
-    """
-
-    _SCHEME = "http+docker://"
-
-    @classmethod
-    def use(cls, api: Any) -> None:
-        """Have a client of a local socket use this; others are left alone."""
-        own = api.get_adapter(api.base_url)
-        if isinstance(own, UnixHTTPAdapter):
-            api.mount(cls._SCHEME, cls(own.socket_path, own.timeout, max_pool_size=own.max_pool_size))
-            # A local socket has no proxy. To look for one takes a quarter of all the work of a call.
-            api.trust_env = False
-
-    def get_connection(self, url: str, proxies: object = None) -> Any:
-        return super().get_connection(self._SCHEME, proxies)
 
 
 def listener_sees_our_mounts() -> bool:
@@ -86,6 +65,7 @@ class Engine:
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="docker")
         self._connections = threads
         self._client: Any = None
+        self._requests: LocalRequests | None = None
         self.facts: Mapping[str, Any] = {}  # its answer to "Get system information"
         self.sees_our_mounts = False  # known once it is open
 
@@ -97,7 +77,7 @@ class Engine:
                     docker.from_env, timeout=ENGINE_TIMEOUT, max_pool_size=self._connections, version="auto"
                 )
                 self._client = await self.call(connect)
-                _OnePool.use(self.api)
+                self._requests = LocalRequests(self.api)
                 self.facts = await self.call(self.api.info)
                 self.sees_our_mounts = await self.call(listener_sees_our_mounts)
         except TimeoutError:
@@ -137,6 +117,8 @@ class Engine:
         if self._client is not None:
             self._client.close()
             self._client = None
+        if self._requests is not None:
+            self._requests.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     @property

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -55,14 +56,14 @@ def calls(runtime: DockerRuntime, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is asked of the engine from now on, but for the watch over the disk, which looks when its time has come."""
     monkeypatch.setattr(layer, "INTERVAL", 3600)
     made: list[str] = []
-    send = runtime._engine.api.send
+    send = runtime._engine.api.request
 
-    def counting(request: Any, **options: Any) -> Any:
-        path = re.sub(r"/v[0-9.]+/(containers/)?([0-9a-f]{64}/?)?", "", request.path_url.partition("?")[0])
-        made.append(f"{request.method} {path}".strip())
-        return send(request, **options)
+    def counting(method: str, url: str, **options: Any) -> Any:
+        path = re.sub(r"/v[0-9.]+/(containers/)?([0-9a-f]{64}/?)?", "", urlsplit(url).path)
+        made.append(f"{method} {path}".strip())
+        return send(method, url, **options)
 
-    monkeypatch.setattr(runtime._engine.api, "send", counting)
+    monkeypatch.setattr(runtime._engine.api, "request", counting)
     return made
 
 
