@@ -17,7 +17,7 @@ from benchmarks.servers import TOKEN, load, start_run
 from benchmarks.subjects import STORES, Subject, on_sqlite
 from benchmarks.wire import CountedConnection
 
-JOBS, QUICK_JOBS = 5_000, 500
+JOBS, QUICK_JOBS = 2_000, 300
 
 #: Requests whose bytes are counted one by one.
 COUNTED = 20

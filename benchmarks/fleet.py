@@ -22,7 +22,7 @@ from benchmarks.servers import ROOT, TOKEN
 from benchmarks.subjects import STORES, Subject
 
 WORKERS, QUICK_WORKERS = 10_000, 300
-SECONDS, QUICK_SECONDS = 25, 4
+SECONDS, QUICK_SECONDS = 15, 4
 
 #: The defaults of config.py, in seconds, and by how much `--quick` shortens them.
 HEARTBEAT, WAIT = 10, 20
