@@ -2,7 +2,8 @@
 
 The cause of a failure is one line: what the stage that failed said last that looks like an error, or what its grader
 says of it, without all that differs from student to student. It is found once, when the result comes, and stored with
-the job; failures of one reason and one cause are one cluster. Pure; nothing here may take long, whatever was printed.
+the job and that very line; failures of one reason and one cause are one cluster. Pure; nothing here may take long,
+whatever was printed.
 """
 
 from __future__ import annotations
@@ -38,27 +39,31 @@ _ECHO = re.compile(
 
 #: What differs from one student to the next, and what stands in its place; in this order.
 _VARYING = (
+    (re.compile(r"(?<!\w)(?:'[^']*'|\"[^\"]*\"|`[^`']*[`']|‘[^’]*’|“[^”]*”)(?!\w)"), "'…'"),
     (re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
     (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE), "<address>"),
     (re.compile(r"\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{12,}\b", re.IGNORECASE), "<id>"),
     (re.compile(r"(?<![\w<])/tmp/[\w.+-]+"), "/tmp/<name>"),  # noqa: S108  # what stands for them
-    (re.compile(r"\d+(?:[.,:]\d+)*(?:e[+-]?\d+)?", re.IGNORECASE), "#"),
+    (re.compile(r"(?:(?<![\w<])[-+])?\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?", re.IGNORECASE), "#"),
 )
 
 
-def cause_of(
+def told_by(
     reason: Reason, info: Sequence[Mapping[str, Any]], logs: Sequence[StageLog], student: Env | None = None
-) -> str:
-    """The cause of a failure; empty if nothing was said."""
+) -> tuple[str, str]:
+    """What was said of a failure, in one line, and its cause, which is that line's kind; empty if nothing was said."""
     stage = _failed_stage(info)
-    message = info[stage].get("message") if stage is not None else None
-    own = message if isinstance(message, str) else ""
-    if reason is Reason.STAGE_FAILED:
+    failed = {} if stage is None else info[stage]
+    message, code = failed.get("message"), failed.get("exit_code")
+    said = message if isinstance(message, str) else ""
+    # Where a limit was reached, the fleet is to blame or a stage that ended well left no valid results, what it printed
+    # is not why.
+    if reason is Reason.STAGE_FAILED and (code or not said):
         printed = next((log for log in logs if log.stage == stage), None)
-        said = (printed and (_telling_line(printed.stderr) or _telling_line(printed.stdout))) or own
-    else:  # a limit was reached or the fleet is to blame: what the student's code printed is not why
-        said = own
-    return normalised(said, student)
+        said = (printed and (_telling_line(printed.stderr) or _telling_line(printed.stdout))) or said
+        if not said and isinstance(code, int):
+            return (line := f"exit code {code}"), line  # the number is all that tells it from others
+    return _short(_plain(said[:_LINE])), normalised(said, student)
 
 
 def normalised(line: str, student: Env | None = None) -> str:
@@ -69,6 +74,10 @@ def normalised(line: str, student: Env | None = None) -> str:
             text = text.replace(value, f"<{name}>")
     for pattern, placeholder in _VARYING:
         text = pattern.sub(placeholder, text)
+    return _short(text)
+
+
+def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
@@ -81,7 +90,7 @@ def _failed_stage(info: Sequence[Mapping[str, Any]]) -> int | None:
 
 def _telling_line(output: str) -> str:
     """The last line that looks like an error, or else the last that says anything."""
-    lines = [line for line in map(_plain, output[-_TAIL:].split("\n")) if line.strip()]
+    lines = [line for line in map(_plain, filter(str.strip, output[-_TAIL:].split("\n"))) if line.strip()]
     telling = (line for line in reversed(lines) if _ERROR.search(line[:_LINE]) and not _ECHO.match(line[:_LINE]))
     return next(telling, lines[-1] if lines else "")
 

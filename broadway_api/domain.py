@@ -200,6 +200,7 @@ class Job:
     max_score: float | None = None
     results: Mapping[str, Any] | None = None  # in the normal form of `results.RESULTS`
     cause: str = ""  # of its failure, see `causes`
+    said: str = ""  # the line that its cause was made of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

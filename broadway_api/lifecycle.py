@@ -147,8 +147,8 @@ def after_result(job: Job, result: Result, now: datetime) -> Job:
     if reason is None:
         changes |= {"state": JobState.SUCCEEDED, "reason": None}
     else:
-        cause = causes.cause_of(reason, result.info, result.logs, job.student)
-        changes |= {"state": JobState.FAILED, "reason": reason, "cause": cause}
+        said, cause = causes.told_by(reason, result.info, result.logs, job.student)
+        changes |= {"state": JobState.FAILED, "reason": reason, "cause": cause, "said": said}
     return replace(job, **changes)
 
 

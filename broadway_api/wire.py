@@ -269,6 +269,7 @@ def job_detail_to_json(
         "position": position,
         "stranded": stranded,
         "cause": job.cause,
+        "said": job.said,
         "worker_hostname": hostnames.get(job.worker_id or ""),
         "pipeline": [runconfig.stage_to_json(stage) for stage in config.pipeline(job.type)],
         "results": None if job.results is None else dict(job.results),
@@ -384,7 +385,7 @@ def listed_run_to_json(run: Run, counts: Mapping[JobState, int]) -> Json:
 
 def found_job_to_json(job: Job, *, worker_ids: bool = True) -> Json:
     """A job that was looked for."""
-    return job_to_json(job, worker_ids=worker_ids) | {"cause": job.cause}
+    return job_to_json(job, worker_ids=worker_ids) | {"cause": job.cause, "said": job.said}
 
 
 def queue_to_json(course: str, queue: CourseQueue, stranded: Sequence[Stranded]) -> Json:

@@ -19,21 +19,26 @@ from broadway_client.exchange import Flow, Pause, Reply, Request, Retries, T
 from broadway_client.models import (
     Course,
     CourseNamed,
+    CourseQueue,
     Delivery,
+    Failures,
     Health,
     Job,
     JobDetail,
     JobLog,
     JobPage,
+    JobsFound,
     Run,
     RunCreated,
     RunMoved,
+    RunOverview,
     RunPage,
     RunRetried,
     RunStatus,
     Secret,
     SecretNamed,
     SecretsResealed,
+    Statistics,
     Student,
     Token,
     TokenMade,
@@ -122,6 +127,53 @@ class AsyncClient:
     ) -> JobPage:
         """As `Client.job_page`."""
         return await self._do(calls.job_page(self._retries, run_id, states=states, limit=limit, after=after))
+
+    async def failures(self, run_id: str) -> Failures:
+        """As `Client.failures`."""
+        return await self._do(calls.failures(self._retries, run_id))
+
+    async def find_jobs(
+        self,
+        run_id: str,
+        *,
+        search: str | None = None,
+        states: Sequence[str] = (),
+        reason: str | None = None,
+        cause: str | None = None,
+        sort: str = "roster",
+        descending: bool = False,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> JobsFound:
+        """As `Client.find_jobs`."""
+        return await self._do(
+            calls.find_jobs(
+                self._retries,
+                run_id,
+                search=search,
+                states=states,
+                reason=reason,
+                cause=cause,
+                sort=sort,
+                descending=descending,
+                limit=limit,
+                offset=offset,
+            )
+        )
+
+    async def statistics(self, run_id: str) -> Statistics:
+        """As `Client.statistics`."""
+        return await self._do(calls.statistics(self._retries, run_id))
+
+    async def run_overview(
+        self, *, state: str | None = None, course: str | None = None, limit: int = 25, after: str | None = None
+    ) -> RunOverview:
+        """As `Client.run_overview`."""
+        return await self._do(calls.run_overview(self._retries, state=state, course=course, limit=limit, after=after))
+
+    async def queue(self) -> tuple[CourseQueue, ...]:
+        """As `Client.queue`."""
+        return (await self._do(calls.queue(self._retries))).courses
 
     async def job(self, job_id: str) -> JobDetail:
         """As `Client.job`."""

@@ -115,6 +115,54 @@ def deliveries(retries: Retries, run_id: str) -> Flow[models.DeliveryList]:
     return _call(retries, models.DeliveryList, "GET", f"grading_run/{segment(run_id)}/deliveries")
 
 
+# --- what people look at ---------------------------------------------------------------------------------------------
+
+
+def failures(retries: Retries, run_id: str) -> Flow[models.Failures]:
+    return _call(retries, models.Failures, "GET", f"grading_run/{segment(run_id)}/failures")
+
+
+def statistics(retries: Retries, run_id: str) -> Flow[models.Statistics]:
+    return _call(retries, models.Statistics, "GET", f"grading_run/{segment(run_id)}/statistics")
+
+
+def find_jobs(
+    retries: Retries,
+    run_id: str,
+    *,
+    search: str | None,
+    states: Sequence[str],
+    reason: str | None,
+    cause: str | None,
+    sort: str,
+    descending: bool,
+    limit: int,
+    offset: int,
+) -> Flow[models.JobsFound]:
+    params: dict[str, object | None] = {
+        "search": search,
+        "states": ",".join(states) or None,
+        "reason": reason,
+        "cause": " " if cause == "" else cause,  # one that is empty is no filter
+        "sort": sort,
+        "order": "descending" if descending else "ascending",
+        "limit": limit,
+        "offset": offset,
+    }
+    return _call(retries, models.JobsFound, "GET", f"grading_run/{segment(run_id)}/jobs", params=params)
+
+
+def run_overview(
+    retries: Retries, *, state: str | None, course: str | None, limit: int, after: str | None
+) -> Flow[models.RunOverview]:
+    params = {"state": state, "course": course, "limit": limit, "after": after}
+    return _call(retries, models.RunOverview, "GET", "overview/runs", params=params)
+
+
+def queue(retries: Retries) -> Flow[models.Queue]:
+    return _call(retries, models.Queue, "GET", "overview/queue")
+
+
 # --- jobs ------------------------------------------------------------------------------------------------------------
 
 

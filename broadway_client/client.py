@@ -19,21 +19,26 @@ from broadway_client.exchange import Flow, Pause, Reply, Request, Retries, T
 from broadway_client.models import (
     Course,
     CourseNamed,
+    CourseQueue,
     Delivery,
+    Failures,
     Health,
     Job,
     JobDetail,
     JobLog,
     JobPage,
+    JobsFound,
     Run,
     RunCreated,
     RunMoved,
+    RunOverview,
     RunPage,
     RunRetried,
     RunStatus,
     Secret,
     SecretNamed,
     SecretsResealed,
+    Statistics,
     Student,
     Token,
     TokenMade,
@@ -177,6 +182,78 @@ class Client:
         ({'NET_ID': 'amy'}, False)
         """
         return self._do(calls.job_page(self._retries, run_id, states=states, limit=limit, after=after))
+
+    def failures(self, run_id: str) -> Failures:
+        """Why jobs of a run failed: few causes of many failures.
+
+        >>> for cause in client.failures(ended_run).causes:
+        ...     print(cause.jobs, cause.reason.value, cause.cause, cause.example.student["NET_ID"])
+        1 stage_failed ValueError: no idea bob
+        """
+        return self._do(calls.failures(self._retries, run_id))
+
+    def find_jobs(
+        self,
+        run_id: str,
+        *,
+        search: str | None = None,
+        states: Sequence[str] = (),
+        reason: str | None = None,
+        cause: str | None = None,
+        sort: str = "roster",
+        descending: bool = False,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> JobsFound:
+        """Jobs of a run that fit a search, sorted, 200 at most; to read all jobs of a run `jobs` is better.
+
+        `search` is a part of the roster entry, or a job's id; `sort` is `roster`, `state`, `score`, `duration`,
+        `finished` or `attempt`.
+
+        >>> found = client.find_jobs(ended_run, states=["failed"], sort="duration", descending=True)
+        >>> found.total, found.jobs[0].cause
+        (1, 'ValueError: no idea')
+        """
+        return self._do(
+            calls.find_jobs(
+                self._retries,
+                run_id,
+                search=search,
+                states=states,
+                reason=reason,
+                cause=cause,
+                sort=sort,
+                descending=descending,
+                limit=limit,
+                offset=offset,
+            )
+        )
+
+    def statistics(self, run_id: str) -> Statistics:
+        """How students' durations and scores spread.
+
+        >>> client.statistics(ended_run).scores is None    # no stage of it has results
+        True
+        """
+        return self._do(calls.statistics(self._retries, run_id))
+
+    def run_overview(
+        self, *, state: str | None = None, course: str | None = None, limit: int = 25, after: str | None = None
+    ) -> RunOverview:
+        """One page of the runs, each with its jobs counted, newest first; 100 at most.
+
+        >>> client.run_overview(limit=1, state="finished").grading_runs[0].counts["failed"]
+        1
+        """
+        return self._do(calls.run_overview(self._retries, state=state, course=course, limit=limit, after=after))
+
+    def queue(self) -> tuple[CourseQueue, ...]:
+        """What the courses have in the queue, and what of it no worker can run.
+
+        >>> [one.course for one in client.queue() if one.stranded]
+        []
+        """
+        return self._do(calls.queue(self._retries)).courses
 
     def job(self, job_id: str) -> JobDetail:
         """All about a job but its output.

@@ -135,6 +135,21 @@ class RunPage(Answer):
     next: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class CountedRun(Run):
+    """A run with its jobs counted by state."""
+
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOverview(Answer):
+    """Some runs, newest first; `next` is the `after` of the following page."""
+
+    grading_runs: tuple[CountedRun, ...]
+    next: str | None
+
+
 class DeliveryState(OpenEnum):
     """How telling a webhook of a run's end goes."""
 
@@ -179,6 +194,23 @@ class Stranded(Answer):
     require: tuple[str, ...]
     jobs: int
     message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CourseQueue(Answer):
+    """What a course has in the queue, and what of it no worker can run."""
+
+    course: str
+    depth: int
+    oldest_queued_at: datetime
+    stranded: tuple[Stranded, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue(Answer):
+    """The queue, of courses that have something in it."""
+
+    courses: tuple[CourseQueue, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +301,58 @@ class JobDetail(Job):
     position: int | None = None  # how many jobs stand before it in the queue
     stranded: str | None = None  # why no worker can run it
     cause: str = ""  # of its failure, in one line without what differs from student to student
+    said: str = ""  # the line that the cause was made of
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundJob(Job):
+    """A job that was looked for; `said` is why it failed, in one line, `cause` what it has in common with others."""
+
+    cause: str
+    said: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobsFound(Answer):
+    """Some of the jobs that fit a search, and how many do in all."""
+
+    jobs: tuple[FoundJob, ...]
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause(Answer):
+    """Failures that have reason and cause in common; `example` is the first of them in the roster."""
+
+    reason: Reason
+    cause: str
+    jobs: int
+    example: FoundJob
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failures(Answer):
+    """Why jobs of a run failed, the most frequent causes first, and how many failed in all."""
+
+    failed: int
+    causes: tuple[Cause, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution(Answer):
+    """How values spread; each bar has `from`, `to`, and `jobs`, the number of values between them."""
+
+    median: float
+    highest: float
+    bars: tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics(Answer):
+    """How long students' jobs took, in seconds, and their scores; None without any."""
+
+    seconds: Distribution | None
+    scores: Distribution | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,8 @@ _STRANDED = list_of(
         text="queued jobs that no worker can run, and what is missing",
     )
 )
+_CAUSE = TEXT | {"description": "of its failure, else empty"}
+_SAID = TEXT | {"description": "the line that the cause was made of"}
 _END_JOB = or_null(shape("EndJob", {"job_id": ID, "state": JOB_STATE, "reason": or_null(REASON)}))
 
 RUN_STATUS = shape(
@@ -149,7 +151,8 @@ JOB = shape(
         "position": or_null(COUNT)
         | {"description": "jobs before it; null if it is not queued, or no worker can run it"},
         "stranded": or_null(TEXT) | {"description": "why no worker can run it"},
-        "cause": TEXT | {"description": "of its failure, else empty"},
+        "cause": _CAUSE,
+        "said": _SAID,
         "worker_hostname": or_null(TEXT),
         "pipeline": list_of(STAGE),
         "results": or_null(RESULTS),
@@ -356,7 +359,7 @@ NOTHING = shape("Nothing", {})
 
 # --- what people look at ---------------------------------------------------------------------------------------------
 
-_FOUND_JOB = shape("FoundJob", _JOB | {"cause": TEXT | {"description": "of its failure, else empty"}})
+_FOUND_JOB = shape("FoundJob", _JOB | {"cause": _CAUSE, "said": _SAID})
 FOUND_JOBS = shape("FoundJobs", {"jobs": list_of(_FOUND_JOB), "total": COUNT | {"description": "how many fit"}})
 FAILURES = shape(
     "Failures",

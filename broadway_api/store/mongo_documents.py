@@ -195,6 +195,7 @@ def outcome(job: Job) -> Document:
         "max_score": job.max_score,
         "results": None if job.results is None else records.to_text(job.results),
         "cause": job.cause,
+        "said": job.said,
     }
 
 
@@ -234,6 +235,7 @@ def job_from_document(document: Document) -> Job:
         max_score=document.get("max_score"),
         results=None if results is None else records.from_text(results),
         cause=document.get("cause") or "",
+        said=document.get("said") or "",
     )
 
 

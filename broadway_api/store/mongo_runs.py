@@ -142,6 +142,7 @@ class MongoRuns(MongoPart):
             **dict.fromkeys(("reason", "worker_id", "queued_at", "started_at", "finished_at")),
             **dict.fromkeys(("avoid_worker_id", "avoid_until", "score", "max_score", "results")),
             "cause": "",
+            "said": "",
         }
         earlier = {"$not": {"$gte": run["generation"]}}
         which = {"_id": {"$in": run["retry"]["jobs"]}, "run_id": run["_id"], "ended": True, "generation": earlier}

@@ -80,7 +80,7 @@ def write_outcome(db: sqlite3.Connection, job: Job) -> None:
     db.execute(
         "UPDATE jobs SET state = ?, reason = ?, attempt_limit = ?, worker_id = ?, lease_expires_at = NULL,"
         " started_at = ?, finished_at = ?, attempts = ?, info = ?, avoid_worker_id = ?, avoid_until = ?,"
-        " score = ?, max_score = ?, results = ?, cause = ? WHERE id = ?",
+        " score = ?, max_score = ?, results = ?, cause = ?, said = ? WHERE id = ?",
         (
             job.state,
             job.reason,
@@ -96,6 +96,7 @@ def write_outcome(db: sqlite3.Connection, job: Job) -> None:
             job.max_score,
             None if job.results is None else records.to_text(job.results),
             job.cause,
+            job.said,
             job.id,
         ),
     )

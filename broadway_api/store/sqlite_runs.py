@@ -151,7 +151,7 @@ class SqliteRuns(SqlitePart):
                     "UPDATE jobs SET state = 'waiting', attempt_limit = attempt + ?, reason = NULL, worker_id = NULL,"
                     " rank = NULL, queued_at = NULL, started_at = NULL, finished_at = NULL, info = '[]',"
                     " avoid_worker_id = NULL, avoid_until = NULL, score = NULL, max_score = NULL, results = NULL,"
-                    " cause = ''"
+                    " cause = '', said = ''"
                     " WHERE id = ? AND run_id = ? AND state IN ('succeeded', 'failed', 'cancelled')",
                     ((attempts, job_id, run_id) for job_id in job_ids),
                 )

@@ -197,11 +197,16 @@ CREATE TABLE frontiers (
 INSERT INTO frontiers SELECT requirement, priority, max(rank) FROM jobs WHERE state = 'queued' GROUP BY 1, 2;
 """
 
+# The very line that a cause was made of.
+_VERSION_11 = """
+ALTER TABLE jobs ADD COLUMN said TEXT NOT NULL DEFAULT '';
+"""
+
 #: Each makes a version of the schema out of the one before, the first out of an empty file; what was released is never
 #: changed. One statement ends with a semicolon and a line feed.
 VERSIONS = (
     *(_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8, _VERSION_9),
-    *(_VERSION_10,),
+    *(_VERSION_10, _VERSION_11),
 )
 
 _SHORT_COLUMNS = (
@@ -210,9 +215,9 @@ _SHORT_COLUMNS = (
 )
 
 #: The job columns that `job_from_row` reads, and those with nothing in place of what may be long.
-JOB_COLUMNS = f"{_SHORT_COLUMNS}, attempts, info, results, cause"
-VIEWED_COLUMNS = f"{_SHORT_COLUMNS}, '[]' AS attempts, '[]' AS info, NULL AS results, cause"
-LISTED_COLUMNS = f"{_SHORT_COLUMNS}, '[]' AS attempts, '[]' AS info, NULL AS results, '' AS cause"
+JOB_COLUMNS = f"{_SHORT_COLUMNS}, attempts, info, results, cause, said"
+VIEWED_COLUMNS = f"{_SHORT_COLUMNS}, '[]' AS attempts, '[]' AS info, NULL AS results, cause, said"
+LISTED_COLUMNS = f"{_SHORT_COLUMNS}, '[]' AS attempts, '[]' AS info, NULL AS results, '' AS cause, '' AS said"
 
 
 def run_from_row(row: sqlite3.Row) -> Run:
@@ -233,7 +238,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
     """A row of `jobs` that begins with JOB_COLUMNS: by place, as finding a column by its name costs as much."""
     (id_, run_id, job_type, seq, student, state, priority, requirement, reason, attempt, attempt_limit) = row[:11]
     (worker_id, lease_expires_at, avoid_worker_id, avoid_until, queued_at, started_at, finished_at) = row[11:18]
-    (score, max_score, attempts, info, results, cause) = row[18:24]
+    (score, max_score, attempts, info, results, cause, said) = row[18:25]
     return Job(
         id=id_,
         run_id=run_id,
@@ -259,6 +264,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
         max_score=max_score,
         results=None if results is None else records.from_text(results),
         cause=cause,
+        said=said,
     )
 
 

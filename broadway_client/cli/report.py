@@ -4,94 +4,83 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.text import Text
 
 from broadway_client.async_client import AsyncClient
-from broadway_client.cli.causes import Cause, Failure, causes, failure
 from broadway_client.cli.names import job_name, plural
 from broadway_client.cli.output import Output, one_line
-from broadway_client.models import Job, RunStatus
+from broadway_client.models import Cause, Failures, FoundJob, JobType, RunStatus
 
-#: Requests at a time.
-_AT_ONCE = 8
 #: Students of a cause that are named.
 _NAMED = 5
 
 
-async def read(client: AsyncClient, jobs: Sequence[Job]) -> list[Failure]:
-    """What is known of each of these failures."""
-    turns = asyncio.Semaphore(_AT_ONCE)
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A run, why its jobs failed, and of each cause that is shown the first who did."""
 
-    async def one(job: Job) -> Failure:
-        async with turns:
-            detail = await client.job(job.job_id)
-            log = await client.job_log(job.job_id, len(detail.info) - 1) if detail.info else None
-            return failure(detail, log)
-
-    return list(await asyncio.gather(*(one(job) for job in jobs)))
+    status: RunStatus
+    failures: Failures
+    named: Sequence[tuple[Cause, Sequence[FoundJob]]]
 
 
-async def make(client: AsyncClient, run_id: str, *, limit: int) -> tuple[RunStatus, int, list[Cause]]:
-    """The run, how many of its jobs failed, and why; no more than `limit` of them are looked at."""
+async def make(client: AsyncClient, run_id: str, *, top: int) -> Report:
+    """The report on a run, with those who failed of its `top` causes."""
+
+    async def who(cause: Cause) -> Sequence[FoundJob]:
+        found = await client.find_jobs(
+            run_id, states=["failed"], reason=cause.reason.value, cause=cause.cause, limit=_NAMED
+        )
+        return found.jobs
+
     status = await client.run(run_id)
-    failed = [job async for job in client.jobs(run_id, "failed")]
-    return status, len(failed), causes(await read(client, failed[:limit]))
+    failures = await client.failures(run_id)
+    causes = failures.causes[:top]
+    named = zip(causes, await asyncio.gather(*map(who, causes)), strict=True)
+    return Report(status=status, failures=failures, named=list(named))
 
 
-def show(output: Output, status: RunStatus, failed: int, found: Sequence[Cause], *, top: int) -> None:
+def show(output: Output, report: Report) -> None:
     """Print it for people."""
-    looked_at = sum(len(cause.failures) for cause in found)
+    status, failures = report.status, report.failures
     words: list[str | Text] = [f"run {status.grading_run_id} ", Text(status.state.value, style="bold"), ": "]
     cancelled = status.counts.get("cancelled", 0)
     more = f", {cancelled} were cancelled" if cancelled else ""
-    if not failed:
+    if not failures.failed:
         output.line(*words, f"no job failed{more}")
         return
-    which = "" if looked_at == failed else f" (of the first {looked_at})"
-    output.line(*words, f"{failed} of {status.total} jobs failed{more}; {plural(len(found), 'cause')}{which}")
-    for cause in found[:top]:
+    told = sum(cause.jobs for cause in failures.causes)
+    which = "" if told == failures.failed else f" of {told} of them, others are rarer"
+    count = plural(len(failures.causes), "cause")
+    output.line(*words, f"{failures.failed} of {status.total} jobs failed{more}; {count}{which}")
+    for cause, jobs in report.named:
         output.line()
-        _cause(output, cause)
-    if len(found) > top:
+        _cause(output, cause, jobs)
+    rest = len(failures.causes) - len(report.named)
+    if rest:
         output.line()
-        output.line(f"… and {plural(len(found) - top, 'cause')} more: --top {len(found)}")
+        output.line(f"… and {plural(rest, 'cause')} more: --top {len(failures.causes)}")
 
 
-def _cause(output: Output, cause: Cause) -> None:
-    example = cause.example
-    where = "" if example.stage is None else f" in stage {example.stage} ({example.image})"
-    code = "" if example.exit_code is None else f", exit code {example.exit_code}"
-    kind = "" if example.job.student is not None else f" of the {job_name(example.job)} job"
-    count = Text(f"{len(cause.failures):5}  ", style="bold")
-    output.line(count, Text(example.reason, style="red"), f"{kind}{where}{code}")
-    if example.said:
-        by = "" if len(cause.failures) == 1 or cause.pattern == example.said else "such as: "
-        output.line("       ", Text(by, style="dim"), Text(one_line(example.said), style="bold"))
-    names = ", ".join(one_line(job_name(one.job), 40) for one in cause.failures[:_NAMED])
-    rest = len(cause.failures) - _NAMED
+def _cause(output: Output, cause: Cause, jobs: Sequence[FoundJob]) -> None:
+    kind = "" if cause.example.type == JobType.STUDENT else f" of the {job_name(cause.example)} job"
+    output.line(Text(f"{cause.jobs:5}  ", style="bold"), Text(cause.reason.value, style="red"), kind)
+    if cause.example.said:
+        by = "such as: " if cause.jobs > 1 and cause.example.said != cause.cause else ""
+        output.line("       ", Text(by, style="dim"), Text(one_line(cause.example.said), style="bold"))
+    names = ", ".join(one_line(job_name(job), 40) for job in jobs)
+    rest = cause.jobs - len(jobs)
     output.line("       ", names, f" and {rest} more" if rest > 0 else "")
-    output.line(Text(f"       broadway job log {example.job.job_id}", style="dim"))
+    output.line(Text(f"       broadway job log {cause.example.job_id}", style="dim"))
 
 
-def to_json(status: RunStatus, failed: int, found: Sequence[Cause]) -> dict[str, Any]:
-    """The same for programs."""
+def to_json(report: Report) -> dict[str, Any]:
+    """The same for programs, with all causes that the API tells apart."""
     return {
-        "grading_run_id": status.grading_run_id,
-        "state": status.state.value,
-        "failed": failed,
-        "causes": [
-            {
-                "count": len(cause.failures),
-                "reason": cause.example.reason,
-                "stage": cause.example.stage,
-                "image": cause.example.image,
-                "exit_code": cause.example.exit_code,
-                "pattern": cause.pattern,
-                "example": cause.example.said,
-                "jobs": [{"job_id": one.job.job_id, "student": one.job.student} for one in cause.failures],
-            }
-            for cause in found
-        ],
+        "grading_run_id": report.status.grading_run_id,
+        "state": report.status.state.value,
+        **report.failures.raw,
     }

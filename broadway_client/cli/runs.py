@@ -301,11 +301,8 @@ def deliveries(session: Session, run_: str) -> None:
 @run.command(name="report")
 @_RUN
 @click.option("--top", type=click.IntRange(1), default=12, show_default=True, help="Show so many causes.")
-@click.option(
-    "--limit", type=click.IntRange(1), default=2_000, show_default=True, help="Look at so many failures at most."
-)
 @connected
-def report_(session: Session, run_: str, top: int, limit: int) -> None:
+def report_(session: Session, run_: str, top: int) -> None:
     """Say why jobs failed: failures that say the same are shown as one cause.
 
     \b
@@ -316,11 +313,11 @@ def report_(session: Session, run_: str, top: int, limit: int) -> None:
 
     async def make() -> None:
         async with session.async_client() as client:
-            status, failed, causes = await report.make(client, found, limit=limit)
+            made = await report.make(client, found, top=top)
         if session.output.as_json:
-            session.output.json(report.to_json(status, failed, causes))
+            session.output.json(report.to_json(made))
         else:
-            report.show(session.output, status, failed, causes, top=top)
+            report.show(session.output, made)
 
     asyncio.run(make())
 

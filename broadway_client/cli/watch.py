@@ -17,14 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from broadway_client.async_client import AsyncClient
-from broadway_client.cli import report
-from broadway_client.cli.causes import Failure
 from broadway_client.cli.names import duration, job_name, plural
 from broadway_client.cli.output import STYLES, Output, one_line
 from broadway_client.cli.session import Session
 from broadway_client.errors import ApiError, ClientError
 from broadway_client.events import Interruption
-from broadway_client.models import RunStatus, Worker
+from broadway_client.models import FoundJob, RunStatus, Worker
 
 #: Seconds that the API may be away before watching is given up.
 PATIENCE = 600.0
@@ -51,7 +49,7 @@ class View:
 
     status: RunStatus | None = None
     workers: Sequence[Worker] | None = None
-    failures: Sequence[Failure] = ()
+    failures: Sequence[FoundJob] = ()
     interruption: Interruption | None = None
     ended: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=10_000))
 
@@ -104,12 +102,11 @@ def _last(view: View) -> RunStatus:
 
 
 async def _look(client: AsyncClient, run_id: str, view: View) -> None:
-    """For ever: the fleet and the last failures. A long list of failures is asked for less often."""
+    """For ever: the fleet and the last failures."""
     while True:
-        began = time.monotonic()
         with suppress(ClientError):  # the events tell of an API that is away
             await _look_once(client, run_id, view)
-        await asyncio.sleep(max(_LOOK_EVERY, 10 * (time.monotonic() - began)))
+        await asyncio.sleep(_LOOK_EVERY)
 
 
 async def _look_once(client: AsyncClient, run_id: str, view: View) -> None:
@@ -117,13 +114,8 @@ async def _look_once(client: AsyncClient, run_id: str, view: View) -> None:
         view.workers = await client.workers()
     if view.status is None or not view.status.counts.get("failed"):
         return
-    jobs = [job async for job in client.jobs(run_id, "failed")]
-    known = {(one.job.job_id, one.job.attempt): one for one in view.failures}
-    jobs.sort(key=lambda job: job.finished_at.timestamp() if job.finished_at else 0.0)
-    last = jobs[-_SHOWN:]
-    read = await report.read(client, [job for job in last if (job.job_id, job.attempt) not in known])
-    known |= {(one.job.job_id, one.job.attempt): one for one in read}
-    view.failures = [known[job.job_id, job.attempt] for job in last]
+    last = await client.find_jobs(run_id, states=["failed"], sort="finished", descending=True, limit=_SHOWN)
+    view.failures = last.jobs[::-1]
 
 
 # --- the screen ------------------------------------------------------------------------------------------------------
@@ -196,17 +188,17 @@ def _fleet(workers: Sequence[Worker] | None) -> str:
     return f"{len(alive)} worker{plural}, {busy} of {slots} slots busy{away}"
 
 
-def _failures(failures: Sequence[Failure]) -> RenderableType:
+def _failures(failures: Sequence[FoundJob]) -> RenderableType:
+    rows = [
+        (one_line(job_name(one), 24), one.reason.value if one.reason else "", one_line(one.said)) for one in failures
+    ]
     shown = Table.grid(padding=(0, 2))
     # Only what was said may be cut off: who failed, and why, must be read on any screen.
-    shown.add_column(no_wrap=True, min_width=max(len(one_line(job_name(one.job), 24)) for one in failures))
-    shown.add_column(no_wrap=True, min_width=max(len(one.reason) for one in failures))
+    shown.add_column(no_wrap=True, min_width=max(len(who) for who, _, _ in rows))
+    shown.add_column(no_wrap=True, min_width=max(len(reason) for _, reason, _ in rows))
     shown.add_column(no_wrap=True, overflow="ellipsis")
-    for one in failures:
-        said = one.said or ("" if one.exit_code is None else f"exit code {one.exit_code}")
-        shown.add_row(
-            Text(one_line(job_name(one.job), 24)), Text(one.reason, style="red"), Text(one_line(said), style="dim")
-        )
+    for who, reason, said in rows:
+        shown.add_row(Text(who), Text(reason, style="red"), Text(said, style="dim"))
     return shown
 
 

@@ -140,6 +140,7 @@ async def test_jobs_that_are_tried_again_wait_with_their_past(store: Store, peer
         finished_at=None,
         info=(),
         cause="",
+        said="",
     )
     assert await store.queue_depth() == 0  # until the phase is opened
 

@@ -110,7 +110,7 @@ async def test_a_job_is_found_by_its_id(store: Store) -> None:
     run = await graded(store)
     (job,) = await store.run_jobs(run.id, limit=1)
     jobs, _ = await store.find_jobs(run.id, JobQuery(text=job.id), limit=10, offset=0)
-    assert jobs == [replace(job, cause="ValueError: # of <NET_ID>")]
+    assert jobs == [replace(job, cause="ValueError: # of <NET_ID>", said="ValueError: 1 of amy")]
     assert await store.find_jobs(new_id(), JobQuery(), limit=10, offset=0) == ([], 0)
 
 

@@ -74,11 +74,9 @@ function heading(now, again) {
 function why(now) {
   const failed = [...now.info].reverse().find((info) => info.reason || info.exit_code);
   const message = failed?.message && !SAYS_LITTLE.test(failed.message) ? plain(String(failed.message)) : "";
-  // Of a limit, or the fleet's fault, the grader's words are the cause, with their numbers in place.
-  const cause = message && now.reason !== "stage_failed" ? "" : now.cause;
   return h("section", { class: "card why", "aria-label": "Why it failed" }, h("h2", {}, reason(now.reason)),
-    cause && h("p", { class: "said" }, h("code", {}, plain(cause))),
-    message && message !== cause && h("p", {}, message));
+    now.said && h("p", { class: "said" }, h("code", {}, plain(now.said))),
+    message && message !== now.said && h("p", {}, message));
 }
 
 function actions(now, again) {

@@ -132,7 +132,7 @@ function clusters(failures, table) {
   const listed = failures.causes.reduce((sum, cause) => sum + cause.jobs, 0);
   return [title, h("ol", { class: "causes" }, failures.causes.slice(0, 10).map((cause) => h("li", {},
     h("span", { class: "jobs", title: plural(cause.jobs, "job") }, count(cause.jobs)),
-    h("div", { class: "said" }, h("strong", {}, reason(cause.reason)), cause.cause && [": ", h("code", {}, plain(cause.cause))]),
+    h("div", { class: "said" }, h("strong", {}, reason(cause.reason)), cause.example.said && [": ", h("code", {}, plain(cause.example.said))], cause.jobs > 1 && cause.example.said !== cause.cause && h("span", { class: "quiet" }, " and the like")),
     h("div", { class: "links" },
       h("a", { href: `#/job/${cause.example.job_id}` }, `See ${jobName(cause.example)}`),
       h("button", { class: "plain link", onclick: () => table.choose({ reason: cause.reason, cause: cause.cause }) },

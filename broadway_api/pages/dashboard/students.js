@@ -93,7 +93,7 @@ export function students(run, query) {
 }
 
 function row(job) {
-  const why = job.reason && job.state !== "cancelled" ? [reason(job.reason), job.cause && `: ${plain(job.cause)}`] : "";
+  const why = job.reason && job.state !== "cancelled" ? [reason(job.reason), job.said && `: ${plain(job.said)}`] : "";
   return h("tr", {},
     h("td", { "data-label": "Student" }, h("a", { href: `#/job/${job.job_id}` }, jobName(job))),
     h("td", { "data-label": "State", class: "badged" }, badge(job.state)),
