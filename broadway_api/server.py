@@ -9,9 +9,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
@@ -49,6 +51,9 @@ LARGEST_HEAD = 32_768
 #: Connections that the kernel keeps until the loop takes them, as many as it allows by default. Tornado asks for 128:
 #: the rest of a fleet that comes back at once, as after a restart, would be reset.
 BACKLOG = 4_096
+
+#: Connections without a request that are closed at once when there is no room for another.
+CLOSED_AT_ONCE = 32
 
 #: Seconds after which a connection is closed that brings no request, or not the whole head of one.
 IDLE_SECONDS = 120
@@ -112,6 +117,7 @@ async def serve(
         max_header_size=LARGEST_HEAD,
         max_body_size=sys.maxsize,  # handlers hold bodies to their limit, and say so in the envelope
     )
+    server.requests = requests
     sockets = bind_sockets(port, bind, backlog=BACKLOG)
     server.add_sockets(sockets)
     failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -142,16 +148,36 @@ async def serve(
 
 
 class _Server(HTTPServer):
-    """Closes connections for which there is no room. Left in the kernel's queue they would keep the loop busy."""
+    """Closes connections for which there is no room. Left in the kernel's queue they would keep the loop busy.
+
+    Those that have waited longest for a request go with it, so that nobody can keep others out by doing nothing.
+    """
 
     def initialize(self, *arguments: Any, **named: Any) -> None:
         super().initialize(*arguments, **named)
+        self.requests = OpenRequests()  # those that its application works on
         self._open_files = OpenFiles()
+        self._waiting: dict[IOStream, None] = {}  # connections, in the order in which they began to wait for a request
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         if self._open_files.has_room(stream.socket.fileno()):
             super().handle_stream(stream, address)
         else:
+            stream.close()
+            self._make_room()
+
+    def start_request(self, server_conn: Any, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        self._waiting.pop(server_conn.stream, None)
+        self._waiting[server_conn.stream] = None
+        return super().start_request(server_conn, request_conn)
+
+    def on_close(self, server_conn: Any) -> None:
+        self._waiting.pop(server_conn.stream, None)
+        super().on_close(server_conn)
+
+    def _make_room(self) -> None:
+        busy = self.requests.streams()
+        for stream in list(islice((stream for stream in self._waiting if stream not in busy), CLOSED_AT_ONCE)):
             stream.close()
 
 

@@ -45,6 +45,10 @@ class OpenRequests:
         if not self._open:
             self._none.set()
 
+    def streams(self) -> set[object]:
+        """The connections on which they came."""
+        return {getattr(handler.request.connection, "stream", None) for handler in self._open}
+
     async def all_ended(self) -> None:
         """Wait until there are none."""
         await self._none.wait()

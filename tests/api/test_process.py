@@ -464,20 +464,30 @@ def test_more_connections_than_it_may_have_files_leave_it_calm(tmp_path: Path, s
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[0] in (65_536, most)
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (120, 120))
+    worker = client.post("/api/v1/worker_register", headers={"Authorization": TOKEN}).json()["data"]["worker_id"]
+    poll = stack.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=START_SECONDS))
+    head = f"GET /api/v1/grading_job HTTP/1.1\r\nHost: a\r\nAuthorization: {TOKEN}\r\nworker_id: {worker}\r\n"
+    poll.sendall(f"{head}Prefer: wait=60\r\n\r\n".encode())
+
+    deadline = time.monotonic() + START_SECONDS
+    while "broadway_claim_seconds_count 1.0" not in client.get("/metrics", headers={"Authorization": TOKEN}).text:
+        assert time.monotonic() < deadline, process.output()
+        time.sleep(0.05)
+
     crowd = [stack.enter_context(socket.create_connection(("127.0.0.1", api.port))) for _ in range(200)]
-    for one in crowd:
-        one.settimeout(START_SECONDS)
-    assert crowd[-1].recv(1) == b""  # closed, not left waiting
-    assert client.get("/healthz").status_code == 200
-    answer = client.post("/api/v1/grading_run", json=run_config(), headers={"Authorization": TOKEN})
-    assert answer.status_code == 200, answer.text  # the store has its files
-    for one in crowd:
-        one.close()
-    with httpx.Client(base_url=f"http://127.0.0.1:{api.port}") as newcomer:
+    crowd[0].settimeout(START_SECONDS)
+    assert crowd[0].recv(1) == b""  # it has waited longest without asking for anything
+
+    with httpx.Client(base_url=f"http://127.0.0.1:{api.port}") as newcomer:  # while the crowd stays
         deadline = time.monotonic() + START_SECONDS
         while not _answers(newcomer):
             assert time.monotonic() < deadline, process.output()
             time.sleep(0.05)
+        headers = {"Authorization": TOKEN}
+        answer = newcomer.post("/api/v1/grading_run", json=run_config(), headers=headers)
+        assert answer.status_code == 200, answer.text  # the store has its files
+        newcomer.post(f"/api/v1/grading_run/{answer.json()['data']['grading_run_id']}", headers=headers)
+    assert poll.recv(15) == b"HTTP/1.1 200 OK", "who waits for an answer gets it"
     assert api.logs().count("connections are closed unheard: only 120 files may be open") == 1
     assert "Traceback" not in api.logs()
 
