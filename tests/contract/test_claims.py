@@ -141,6 +141,7 @@ async def test_a_claim_that_is_repeated_before_it_is_answered_gets_the_same_job(
     first, others, again = (job for (job,) in answers)
     assert first == again
     assert first != others
+    assert await store.held_jobs(worker_id) == [first]
 
 
 async def test_a_job_that_the_worker_knows_of_is_not_handed_out_again(store: Store) -> None:
