@@ -91,7 +91,8 @@ class Connection(asyncio.Protocol):
         if len(received) >= end + 4 + length and self._answer is not None:
             self._received = b""
             answer, self._answer = self._answer, None
-            answer.set_result((int(received[9:12]), received[end + 4 :]))
+            if not answer.done():  # whoever asked may have been told to stop
+                answer.set_result((int(received[9:12]), received[end + 4 :]))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
