@@ -100,6 +100,7 @@ class ApiHandler(RequestHandler):
     #: Whether nobody is there any more to be answered.
     client_has_gone = False
 
+    _answered_in_place = False
     _principal: Principal | None = None
     _work: asyncio.Future[Any] | None = None
 
@@ -285,6 +286,16 @@ class ApiHandler(RequestHandler):
         return int(text)
 
     # --- answers ------------------------------------------------------------------------------------------------
+
+    def answer_in_place(self, error: Exception) -> None:
+        """Answer with an error although a method is still at work: whatever that has to say later goes nowhere."""
+        self.send_error(500, exc_info=(type(error), error, None))
+        self._answered_in_place = True
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> asyncio.Future[None]:
+        if self._answered_in_place:
+            raise Finish
+        return super().finish(chunk)
 
     def succeed(self, data: dict[str, Any]) -> None:
         """Answer with success."""

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from tornado.web import RequestHandler
+from tornado.httputil import HTTPServerRequest
 
 from broadway_api.errors import StoreUnavailable
 from broadway_api.handlers.gate import Gate
@@ -26,20 +26,29 @@ class HttpLimits:
     open_metrics: bool = False  # /metrics asks for no token
 
 
+class Answering(Protocol):
+    """What answers a request."""
+
+    request: HTTPServerRequest
+
+    def answer_in_place(self, error: Exception) -> None:
+        """Answer with an error, whatever is still at work on another answer."""
+
+
 class OpenRequests:
     """The requests being worked on, so that a stopping server can wait for their answers."""
 
     def __init__(self) -> None:
-        self._open: set[RequestHandler] = set()
+        self._open: set[Answering] = set()
         self._none = asyncio.Event()
         self._none.set()
 
-    def opened(self, handler: RequestHandler) -> None:
+    def opened(self, handler: Answering) -> None:
         """Count a request."""
         self._open.add(handler)
         self._none.clear()
 
-    def ended(self, handler: RequestHandler) -> None:
+    def ended(self, handler: Answering) -> None:
         """Count it no more; safe to repeat."""
         self._open.discard(handler)
         if not self._open:
@@ -57,7 +66,7 @@ class OpenRequests:
         """Answer those that still wait, for a store that is away most likely: repeat the request at another process."""
         stopping = StoreUnavailable("this API process is stopping")
         for handler in list(self._open):
-            handler.send_error(503, exc_info=(type(stopping), stopping, None))
+            handler.answer_in_place(stopping)
 
 
 class Connection(Protocol):
