@@ -93,10 +93,13 @@ def command_of_root(
     """
     outer = [str(program.executable), "--unsetenv", mark]
     outer += ["--unshare-pid", "--die-with-parent", "--json-status-fd", str(tree)]
-    outer += ["--dev-bind", "/", "/", "--tmpfs", "/tmp"]  # noqa: S108
+    # Only what both need of the machine, and nothing that other jobs mount: bwrap fails where a mount that it has just
+    # copied is gone when it comes to setting its flags.
+    outer += ["--ro-bind", "/usr", "/usr", *_root_directories(), "--ro-bind", "/etc", "/etc"]
+    outer += ["--dev-bind", "/dev", "/dev", "--dir", "/proc", "--tmpfs", "/tmp"]  # noqa: S108
     outer += ["--dir", _OUTER_JOB, "--bind", str(directory), _OUTER_JOB]
     executable = program.executable
-    if program.libraries:
+    if program.libraries or not executable.is_relative_to("/usr"):
         package = program.executable.parent.parent
         executable = Path("/tmp/bwrap") / package.name / "_bin" / "bwrap"  # noqa: S108
         shelf = Path("/tmp/bwrap") / (package.name + ".libs")  # noqa: S108

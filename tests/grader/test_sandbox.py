@@ -7,10 +7,11 @@ import dataclasses
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,42 @@ async def test_under_a_root_grader_no_process_of_a_stage_is_root(runtime: Sandbo
     running.cancel()
     await asyncio.wait({running})
     assert users == {host}
+
+
+#: Without end; `mount` and `umount` would need a thousand times as long. It is the removal of the directory that takes
+#: a mount out of all other namespaces, too, a sandbox's that is being made among them.
+MOUNTING = """
+import ctypes, os, sys
+libc, paths = ctypes.CDLL(None), [os.fsencode(f"{sys.argv[1]}/{number}") for number in range(20)]
+while True:
+    for path in paths:
+        os.mkdir(path)
+        libc.mount(b"tmpfs", path, b"tmpfs", 0, None)
+    for path in paths:
+        libc.umount2(path, 2)
+        os.rmdir(path)
+"""
+
+
+@pytest.fixture
+def mounts_that_come_and_go(tmp_path: Path) -> Iterator[None]:
+    """Elsewhere on the machine; each job of a root grader has one, and an engine has many."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    mounting = subprocess.Popen([sys.executable, "-c", MOUNTING, elsewhere])
+    yield
+    mounting.kill()
+    mounting.wait()
+    for left in elsewhere.iterdir():
+        subprocess.run(["umount", "-l", left], check=False)
+
+
+@as_root
+@pytest.mark.usefixtures("mounts_that_come_and_go")
+async def test_the_mounts_of_others_are_no_matter(runtime: SandboxRuntime, place: Place) -> None:
+    for _ in range(40):
+        result = await runtime.run_stage(sh("true"), place)
+        assert result.reason is None, result.message
 
 
 def owners(marker: str, program: str) -> set[int]:
