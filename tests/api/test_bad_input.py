@@ -15,7 +15,7 @@ UNKNOWN = "0123456789abcdef01234567"
 #: Every call of the protocol, with how its path looks when ids are filled in; True: a worker's.
 #: What the API asks of its store when nobody asks anything of it.
 BY_ITSELF = {"time", "expire_leases", "unsettled_runs", "forget_workers", "forget_half_created"}
-BY_ITSELF |= {"queued_requirements", "jobs_queued_elsewhere", "directory_since", "any_secret"}
+BY_ITSELF |= {"queued_requirements", "jobs_queued_elsewhere", "directory_since", "any_secret", "overheard"}
 
 CALLS = [
     ("POST", "grading_run", False),

@@ -83,7 +83,10 @@ async def test_a_students_fault_ends_the_job(store: Store, peer: Store, reason: 
         finished_at=later(20),
         attempts=(ended_attempt(job, reason),),
         info=({"exit_code": 1},),
+        cause=finished.job.cause,
+        said=finished.job.said,
     )
+    assert (finished.job.said == "exit code 1") is (reason is Reason.STAGE_FAILED)  # no other says anything of itself
     assert await peer.job(job.id) == finished.job
 
 
