@@ -62,6 +62,7 @@ async def test_a_run_is_followed_from_the_list_to_its_end(dashboard: Dashboard, 
         for _ in range(3):
             await api.report(worker, await api.claim(worker))
         await expect(page.locator(".head .badge")).to_have_text("finished")
+        await expect(page.locator(".phases li").nth(1)).to_contain_text("3 ended, 1 failed")
         await page.get_by_role("button", name="Retry 1 failed").click()
         await expect(page.locator(".head .badge")).to_have_text("students")
         await page.get_by_role("button", name="Cancel").click()

@@ -38,7 +38,7 @@ export function percent(counts) {
 export function phases(run) {
   const students = ["students", "post_processing", "finished"];
   const place = ["ready", "pre_processing", "students", "post_processing", "finished"].indexOf(run.state);
-  const ends = run.counts;
+  const ends = studentsOf(run);
   const student = run.state === "students" ? "now"
     : place > 2 || (run.state === "failed" && run.post_processing_job && hasEnded(run.post_processing_job.state) && run.post_processing_job.state !== "cancelled") ? "done" : "";
   return h("ol", { class: "phases", "aria-label": "Phases" },
@@ -47,6 +47,13 @@ export function phases(run) {
       h("strong", {}, "Students"), h("span", {}, students.includes(run.state) || hasEnded(run.state)
         ? `${count(endedOf(ends))} ended, ${count(ends.failed)} failed` : "not begun")),
     phase("Post-processing", run.post_processing_job, run.state === "post_processing"));
+}
+
+/** The counts of a run's jobs without its other two. */
+function studentsOf(run) {
+  const counts = { ...run.counts };
+  for (const job of [run.pre_processing_job, run.post_processing_job]) if (job) counts[job.state] -= 1;
+  return counts;
 }
 
 function phase(title, job, now) {
