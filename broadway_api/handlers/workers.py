@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from broadway_api import wire
+from broadway_api import wire, worker_wire
 from broadway_api.domain import Claim, JobState
 from broadway_api.errors import Fault, InvalidInput, JobNotFound, Rejected
 from broadway_api.handlers.base import READERS, WORKERS, ApiHandler, WorkerHandler, refuse
@@ -56,7 +56,7 @@ class HeartbeatHandler(WorkerHandler):
     largest_body = 262_144
 
     async def post(self) -> None:
-        running = wire.running_from_json(await self.json_body(_heartbeat), self.worker_id)
+        running = worker_wire.running_from_json(await self.json_body(_heartbeat), self.worker_id)
         lost = await self.service.fleet.heartbeat(self.worker_id, running, by=self.principal)
         followed = self.service.live_output.followed(claim.job_id for claim in running or ())
         self.succeed({"lost": lost} | ({"followed": followed} if followed else {}))
@@ -79,7 +79,7 @@ class ClaimingHandler(WorkerHandler):
     def handed_out(self, handouts: Sequence[Handout]) -> list[wire.Json]:
         """Jobs as their worker gets them."""
         return [
-            wire.handout_to_json(
+            worker_wire.handout_to_json(
                 handout.job,
                 handout.config,
                 handout.envs,
@@ -112,7 +112,7 @@ class ClaimHandler(ClaimingHandler):
         reported = await self.json_body(_results, mend_text=True)
         if reported is None:
             raise InvalidInput([Fault(path="$", message="the body is empty; send the jobs' results")])
-        results = await self.aside(wire.results_from_json, reported, self.worker_id)
+        results = await self.aside(worker_wire.results_from_json, reported, self.worker_id)
         outcomes, handouts = await self.service.fleet.exchange(
             self.worker_id, results, slots or 0, holding, by=self.principal
         )
@@ -178,7 +178,7 @@ class JobHandler(ClaimingHandler):
         slots, holding = self.slots(), self.holding()
         data = await self._reported()
         claim = Claim(job_id=job_id, worker_id=self.worker_id, attempt=data.get("attempt"))
-        result = await self.aside(wire.result_from_json, data)
+        result = await self.aside(worker_wire.result_from_json, data)
         (outcome,), handouts = await self.service.fleet.exchange(
             self.worker_id, [(claim, result)], slots or 0, holding, by=self.principal
         )

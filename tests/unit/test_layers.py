@@ -53,10 +53,10 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "broadway_api.results": ("broadway_api.errors", "broadway_api.schemas"),
     "broadway_api.wire": (
-        *("broadway_api.domain", "broadway_api.results", "broadway_api.runconfig", "broadway_api.tenants"),
-        "broadway_api.capabilities",
+        *("broadway_api.domain", "broadway_api.runconfig", "broadway_api.tenants", "broadway_api.capabilities"),
         "broadway_api.distribution",
     ),
+    "broadway_api.worker_wire": ("broadway_api.domain", "broadway_api.results", "broadway_api.runconfig"),
     "broadway_api.course_config": (
         *("broadway_api.errors", "broadway_api.json_body", "broadway_api.schemas", "broadway_api.tenants"),
     ),
@@ -168,8 +168,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     # HTTP: a handler sees no store at all.
     "broadway_api.handlers*": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.ids", "broadway_api.auth"),
-        *("broadway_api.json_body", "broadway_api.schemas", "broadway_api.wire", "broadway_api.intake"),
-        *("broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
+        *("broadway_api.json_body", "broadway_api.schemas", "broadway_api.wire", "broadway_api.worker_wire"),
+        *("broadway_api.intake", "broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
         *("broadway_api.tenants", "broadway_api.access", "broadway_api.failures", "broadway_api.metrics"),
         *("broadway_api.course_protocol*", "broadway_api.handouts"),
         *("broadway_api.live_tail", "broadway_api.live_wire"),

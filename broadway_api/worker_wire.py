@@ -1,0 +1,156 @@
+"""What graders send and get, as the bodies of `docs/protocol.md`. Pure; what comes in has passed its schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from broadway_api import results, runconfig
+from broadway_api.domain import Claim, Job, Reason, Result, RunConfig, StageLog
+
+Json = dict[str, Any]
+
+#: Characters of a stage's info that are kept; the grader's own need less than 2,000.
+MAX_INFO = 65_536
+
+#: Of a text within an info that is too long as a whole.
+_MAX_INFO_TEXT = 1_000
+
+
+# --- what workers send -----------------------------------------------------------------------------------------------
+
+
+def result_from_json(data: Mapping[str, Any]) -> Result:
+    """What a worker reported, its output and results taken out of the infos and its reason made one of ours.
+
+    A success with results that are none is the worker's fault, and tried again as such.
+    """
+    infos = [dict(info) for info in data.get("info", ())]
+    logs = [_take_log(stage, info) for stage, info in enumerate(infos)]
+    success = bool(data["success"])
+    reason = None if success else _reason(data.get("reason"), infos)
+    reported, errors = _take_results(infos)
+    if success and reported is None and errors:
+        success, reason = False, Reason.RUNTIME_ERROR
+    bounded = [_bounded(info) for info in infos]
+    for stage, listed in errors.items():
+        bounded[stage]["results_errors"] = listed
+    return Result(
+        success=success,
+        reason=reason,
+        info=tuple(bounded),
+        logs=tuple(log for log in logs if log.stdout or log.stderr),
+        results=reported,
+    )
+
+
+def results_from_json(data: Mapping[str, Any], worker_id: str) -> list[tuple[Claim, Result]]:
+    """Several results, each with the claim that it ends."""
+    return [
+        (
+            Claim(job_id=entry["job_id"], worker_id=worker_id, attempt=entry.get("attempt")),
+            result_from_json(entry),
+        )
+        for entry in data["results"]
+    ]
+
+
+def _take_results(infos: Sequence[Json]) -> tuple[Json | None, dict[int, list[dict[str, str]]]]:
+    """The results that are valid, the last ones if there are several, and by stage what is wrong with the others."""
+    valid: Json | None = None
+    errors: dict[int, list[dict[str, str]]] = {}
+    for stage, info in enumerate(infos):
+        if isinstance(info.get("results_errors"), list) and (stated := info.pop("results_errors")):
+            errors[stage] = results.errors_from_json(stated)
+        if isinstance(info.get("results"), dict):
+            reported = info.pop("results")
+            faults = results.results_faults(reported)
+            if faults:
+                errors[stage] = results.errors_to_json(faults)
+            else:
+                valid = reported
+    return valid, errors
+
+
+def _take_log(stage: int, info: Json) -> StageLog:
+    texts = {name: info.pop(name) for name in ("stdout", "stderr") if isinstance(info.get(name), str)}
+    return StageLog(stage=stage, stdout=texts.get("stdout", ""), stderr=texts.get("stderr", ""))
+
+
+def _reason(stated: str | None, infos: Sequence[Json]) -> Reason:
+    candidates = [stated, *(info.get("reason") for info in reversed(infos))]
+    known = (Reason(word) for word in candidates if isinstance(word, str) and word in _REPORTABLE)
+    return next(known, Reason.STAGE_FAILED)
+
+
+#: What a worker may say; the others are ours to say.
+_REPORTABLE = frozenset(Reason) - {Reason.WORKER_LOST, Reason.SECRET_UNAVAILABLE, Reason.CANCELLED}
+
+
+def _bounded(info: Json) -> Json:
+    """The info, or its short values only, so that no grader can make a job too large for its store."""
+    if _is_short(info, MAX_INFO):
+        return info
+    short = {name[:100]: value for name, value in list(info.items())[:30] if _is_short(value, _MAX_INFO_TEXT)}
+    return short | {"info_truncated": True}
+
+
+def _is_short(value: Any, most: int) -> bool:
+    """Whether the value has at most so many characters as JSON; of one that has many more, only a part is looked at."""
+    left, found = most, [value]
+    while found:
+        part = found.pop()
+        left -= len(part) if isinstance(part, str | list | dict) else 1
+        if left < 0:
+            return False
+        found.extend(part if isinstance(part, list) else [*part, *part.values()] if isinstance(part, dict) else ())
+    return len(json.dumps(value)) <= most
+
+
+def running_from_json(data: Mapping[str, Any] | None, worker_id: str) -> list[Claim] | None:
+    """The jobs that a heartbeat names; None if it names none at all, not even an empty list."""
+    if data is None or "running" not in data:
+        return None
+    return [Claim(job_id=job["job_id"], worker_id=worker_id, attempt=job.get("attempt")) for job in data["running"]]
+
+
+# --- what workers get ------------------------------------------------------------------------------------------------
+
+
+def handout_to_json(
+    job: Job,
+    config: RunConfig,
+    envs: Sequence[Mapping[str, str]],
+    lease: timedelta,
+    *,
+    secrets: Sequence[Sequence[str]],
+    roster: Sequence[Any] | None,
+    ended: Sequence[Job] | None,
+) -> Json:
+    """A claimed job: its stages with their environments filled in, the roster, and how the students' jobs ended."""
+    stages = zip(config.pipeline(job.type), envs, secrets, strict=True)
+    data: Json = {
+        "job_id": job.id,
+        "stages": [
+            runconfig.stage_to_json(stage, env=env, without=("require",)) | ({"secrets": list(names)} if names else {})
+            for stage, env, names in stages
+        ],
+        "attempt": job.attempt,
+        "lease_seconds": lease.total_seconds(),
+    }
+    if roster is not None:
+        data["students"] = list(roster)
+    if ended is not None:
+        data["student_jobs"] = [
+            {
+                "job_id": student.id,
+                "state": student.state,
+                "reason": student.reason,
+                "score": student.score,
+                "max_score": student.max_score,
+            }
+            for student in ended
+        ]
+    return data
