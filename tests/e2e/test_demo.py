@@ -36,12 +36,18 @@ def demo(directory: Path, *options: str) -> Iterator[Process]:
         remove_containers_of(directory)
 
 
-def await_output(process: Process, pattern: str) -> None:
+def await_running_job(process: Process) -> None:
+    """Return while a job of the demo's run is running, as the API says: its output is a line every few seconds."""
     deadline = time.monotonic() + 60
-    while not re.search(pattern, process.output()):
+    while not (begun := re.search(r"--port (\d+) --data-dir (\S+)(?s:.*)run submit", process.output())):
         assert time.monotonic() < deadline, process.output()
         assert process.exit_code is None, process.output()
         time.sleep(0.05)
+    with Client(f"http://127.0.0.1:{begun[1]}", Path(begun[2], "cluster_token").read_text().strip()) as client:
+        (run,) = client.runs()
+        while not client.run(run.grading_run_id).counts.get("running"):
+            assert time.monotonic() < deadline, process.output()
+            time.sleep(0.05)
 
 
 def await_no_process_of(directory: Path) -> None:
@@ -91,7 +97,7 @@ def test_a_demo_may_be_kept_to_look_around(tmp_path: Path) -> None:
 
 def test_a_demo_whose_cluster_dies_has_failed(tmp_path: Path) -> None:
     with demo(tmp_path, "--runtime", "sandbox") as process:
-        await_output(process, "[1-9][0-9]* running")
+        await_running_job(process)
         (grader,) = (pid for pid, line in processes_of(tmp_path).items() if "grader.py" in line)
         os.kill(grader, signal.SIGKILL)
         assert process.wait(60) == 1, process.output()
@@ -103,7 +109,7 @@ def test_a_demo_whose_cluster_dies_has_failed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_stops_everything(tmp_path: Path, runtime: str, number: signal.Signals) -> None:
     with demo(tmp_path, "--runtime", runtime) as process:
-        await_output(process, "[1-9][0-9]* running")
+        await_running_job(process)
         process.send(number)
         assert process.wait(40) == 130, process.output()
     assert [path.name for path in tmp_path.iterdir()] == ["demo.out"]
@@ -113,7 +119,7 @@ def test_an_interrupted_demo_stops_everything(tmp_path: Path, runtime: str, numb
 
 def test_a_killed_demo_takes_its_processes_with_it(tmp_path: Path) -> None:
     with demo(tmp_path, "--runtime", "sandbox") as process:
-        await_output(process, "[1-9][0-9]* running")
+        await_running_job(process)
         process.send(signal.SIGKILL)
         process.wait(5)
         await_no_process_of(tmp_path)
