@@ -17,9 +17,9 @@ SETTINGS: dict[str, Any] = {
     "limits": Limits(memory=64 * MIB, cpus=1.5, pids=9, log_bytes=1000, tmp=8 * MIB, disk=32 * MIB, open_files=100),
     "slots": 2,
     "instance": "us",
-    "work_dir": Path("/work"),
+    "work_dir": Path("/srv/grader"),
 }
-PLACE = Place(job_id="j", attempt=3, stage=1, slot=1, directory=Path("/work/jobs/j-1"))
+PLACE = Place(job_id="j", attempt=3, stage=1, slot=1, directory=Path("/srv/grader/jobs/j-1"))
 USER = "2000000001:2000000001"
 
 
@@ -53,8 +53,8 @@ def test_a_stage_that_asks_for_nothing_gets_just_this() -> None:
                 {"Name": "fsize", "Soft": 32 * MIB, "Hard": 32 * MIB},
             ],
             "Mounts": [
-                {"Type": "bind", "Source": "/work/jobs/j-1", "Target": "/job"},
-                {"Type": "bind", "Source": "/work/hosts", "Target": "/etc/hosts", "ReadOnly": True},
+                {"Type": "bind", "Source": "/srv/grader/jobs/j-1", "Target": "/job"},
+                {"Type": "bind", "Source": "/srv/grader/hosts", "Target": "/etc/hosts", "ReadOnly": True},
             ],
             "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={8 * MIB}"},
             "ReadonlyRootfs": False,

@@ -90,7 +90,6 @@ function stream(number, name, place, spoken) {
     /** A piece of the log. After a reconnection some come again, which their places tell. */
     add({ start, text: piece }) {
       let data = encoder.encode(piece);
-      if (start + data.length <= read) return;
       if (start < read) data = data.subarray(read - start);
       lost += Math.max(0, start - read);
       read = Math.max(start, read) + data.length;
