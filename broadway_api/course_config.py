@@ -9,8 +9,9 @@ from pathlib import Path
 
 from broadway_api import json_body
 from broadway_api.errors import InvalidInput, NotJson
-from broadway_api.schemas import COURSE_CONFIG, Validator
+from broadway_api.schemas import COURSE_CONFIG
 from broadway_api.tenants import Course, digest
+from broadway_api.validation import Validator
 
 _course_config = Validator(COURSE_CONFIG, mask="what stands here")
 

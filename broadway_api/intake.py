@@ -13,7 +13,7 @@ from broadway_api import bounds, capabilities, environment, ids, json_body, runc
 from broadway_api.domain import DEFAULT_COURSE, Env, IdempotencyKey, Job, JobType, Run
 from broadway_api.errors import Fault
 from broadway_api.policy import Policy
-from broadway_api.schemas import RunConfigValidator, refuse_if_any
+from broadway_api.validation import RunConfigValidator, refuse_if_any
 
 #: The largest run config without its students, in characters. MongoDB keeps it in no more than 16 MiB, and a character
 #: can take three bytes.

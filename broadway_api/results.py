@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from broadway_api.errors import Fault
-from broadway_api.schemas import MAX_FAULTS, Schema, Validator
+from broadway_api.schemas import Schema
+from broadway_api.validation import MAX_FAULTS, Validator
 
 #: Bytes of compact JSON. With the largest roster entry it fits into a document of MongoDB.
 MAX_BYTES = 2_000_000

@@ -39,10 +39,10 @@ from broadway_api.events import WakeUps
 from broadway_api.intake import Intake
 from broadway_api.known_runs import KnownRuns
 from broadway_api.policy import Policy
-from broadway_api.schemas import MAX_FAULTS
 from broadway_api.settling import Settler
 from broadway_api.store.port import Store
 from broadway_api.tenants import Principal, Role
+from broadway_api.validation import MAX_FAULTS
 from broadway_api.vault import Vault
 from broadway_api.waiting import Waiting
 

@@ -33,8 +33,8 @@ from broadway_api.errors import (
 from broadway_api.handlers import headers
 from broadway_api.handlers.gate import COOKIE, NotOurPage, TooManyFailures
 from broadway_api.handlers.shared import Shared
-from broadway_api.schemas import Validator
 from broadway_api.tenants import Principal, Role
+from broadway_api.validation import Validator
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ from tornado.iostream import StreamClosedError
 from broadway_api import intake, wire
 from broadway_api.domain import JobState, RunState
 from broadway_api.handlers.base import CHANGERS, READERS, ApiHandler, refuse
-from broadway_api.schemas import MAX_PRIORITY, MIN_PRIORITY, RETRY, Validator
+from broadway_api.schemas import MAX_PRIORITY, MIN_PRIORITY, RETRY
+from broadway_api.validation import Validator
 
 _retry = Validator(RETRY)
 

@@ -15,7 +15,8 @@ from broadway_api.domain import Claim
 from broadway_api.errors import Fault, InvalidInput
 from broadway_api.handlers.base import READERS, ApiHandler, WorkerHandler, refuse
 from broadway_api.live_tail import Reading
-from broadway_api.schemas import OUTPUT, Validator
+from broadway_api.schemas import OUTPUT
+from broadway_api.validation import Validator
 
 logger = logging.getLogger(__name__)
 

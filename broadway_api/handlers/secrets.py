@@ -7,7 +7,8 @@ from typing import ClassVar
 from broadway_api import wire
 from broadway_api.errors import Fault, InvalidInput
 from broadway_api.handlers.base import CHANGERS, ApiHandler
-from broadway_api.schemas import SECRET, Validator
+from broadway_api.schemas import SECRET
+from broadway_api.validation import Validator
 
 _secret = Validator(SECRET, mask="what was sent")
 

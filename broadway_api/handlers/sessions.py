@@ -11,8 +11,9 @@ from broadway_api import wire
 from broadway_api.errors import Fault, Forbidden, InvalidInput
 from broadway_api.handlers.base import ApiHandler
 from broadway_api.handlers.gate import COOKIE, NotOurPage, comes_from_elsewhere
-from broadway_api.schemas import LOGIN, Validator
+from broadway_api.schemas import LOGIN
 from broadway_api.sessions import LIFETIME, Session, may_have_session
+from broadway_api.validation import Validator
 
 #: Of the cookie: no script reads it, no other site's page has it sent.
 _ATTRIBUTES: Mapping[str, Any] = {"path": "/", "httponly": True, "samesite": "Strict"}

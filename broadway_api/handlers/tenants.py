@@ -6,8 +6,9 @@ import re
 
 from broadway_api import wire
 from broadway_api.handlers.base import ApiHandler, refuse
-from broadway_api.schemas import COURSE, COURSE_ID, TOKEN, Validator
+from broadway_api.schemas import COURSE, COURSE_ID, TOKEN
 from broadway_api.tenants import Role
+from broadway_api.validation import Validator
 
 _course = Validator(COURSE, mask="what stands here")
 _token = Validator(TOKEN)

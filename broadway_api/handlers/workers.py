@@ -13,7 +13,8 @@ from broadway_api.errors import Fault, InvalidInput, JobNotFound, Rejected
 from broadway_api.handlers.base import READERS, WORKERS, ApiHandler, WorkerHandler, refuse
 from broadway_api.handlers.course_protocol.base import give_job
 from broadway_api.handouts import Handout
-from broadway_api.schemas import HEARTBEAT, REGISTRATION, RESULT, RESULTS, Validator
+from broadway_api.schemas import HEARTBEAT, REGISTRATION, RESULT, RESULTS
+from broadway_api.validation import Validator
 
 #: Seconds that a poll is held at most, whatever it prefers: proxies give up on what is silent for longer.
 MAX_WAIT = 60

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from broadway_api import capabilities
 from broadway_api.domain import JobType, RunConfig, Stage
 from broadway_api.policy import Policy
-from broadway_api.schemas import RunConfigValidator
+from broadway_api.validation import RunConfigValidator
 
 CONFIG = RunConfig(
     student_pipeline=(Stage(image="a", require=("gpu",)), Stage(image="b", require=("arch=arm64", "gpu"))),

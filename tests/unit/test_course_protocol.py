@@ -16,7 +16,7 @@ from broadway_api.course_protocol.shapes import GRADING_CONFIG, GRADING_RUN, JOB
 from broadway_api.domain import Job, JobState, JobType, Reason, RunState, Stage, StageLog
 from broadway_api.errors import Fault, InvalidInput
 from broadway_api.ids import new_id
-from broadway_api.schemas import Validator
+from broadway_api.validation import Validator
 
 FULL = {
     "image": "alpine:3.5",

@@ -48,10 +48,9 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     # What comes in and what goes out.
     "broadway_api.json_body": ("broadway_api.errors",),
-    "broadway_api.schemas": (
-        *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.tenants"),
-    ),
-    "broadway_api.results": ("broadway_api.errors", "broadway_api.schemas"),
+    "broadway_api.schemas": ("broadway_api.domain", "broadway_api.policy", "broadway_api.tenants"),
+    "broadway_api.validation": ("broadway_api.errors", "broadway_api.policy", "broadway_api.schemas"),
+    "broadway_api.results": ("broadway_api.errors", "broadway_api.schemas", "broadway_api.validation"),
     "broadway_api.wire": (
         *("broadway_api.domain", "broadway_api.runconfig", "broadway_api.tenants", "broadway_api.capabilities"),
         "broadway_api.distribution",
@@ -59,11 +58,12 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.worker_wire": ("broadway_api.domain", "broadway_api.results", "broadway_api.runconfig"),
     "broadway_api.course_config": (
         *("broadway_api.errors", "broadway_api.json_body", "broadway_api.schemas", "broadway_api.tenants"),
+        "broadway_api.validation",
     ),
     "broadway_api.intake": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
         *("broadway_api.environment", "broadway_api.bounds", "broadway_api.runconfig", "broadway_api.capabilities"),
-        *("broadway_api.json_body", "broadway_api.schemas"),
+        *("broadway_api.json_body", "broadway_api.validation"),
     ),
     "broadway_api.course_protocol*": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.environment"),
@@ -128,7 +128,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.lifecycle"),
         *("broadway_api.intake", "broadway_api.events", "broadway_api.settling", "broadway_api.known_runs"),
         *("broadway_api.all_jobs", "broadway_api.tenants", "broadway_api.access", "broadway_api.store.port"),
-        *("broadway_api.vault", "broadway_api.schemas", "broadway_api.waiting"),
+        *("broadway_api.vault", "broadway_api.validation", "broadway_api.waiting"),
     ),
     "broadway_api.handouts": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.environment", "broadway_api.all_jobs"),
@@ -138,7 +138,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.ids"),
         *("broadway_api.lifecycle", "broadway_api.tenants", "broadway_api.handouts"),
         *("broadway_api.events", "broadway_api.settling", "broadway_api.known_runs", "broadway_api.store.port"),
-        *("broadway_api.vault", "broadway_api.schemas"),
+        "broadway_api.vault",
     ),
     "broadway_api.distribution": (),
     "broadway_api.views": (
@@ -168,7 +168,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     # HTTP: a handler sees no store at all.
     "broadway_api.handlers*": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.ids", "broadway_api.auth"),
-        *("broadway_api.json_body", "broadway_api.schemas", "broadway_api.wire", "broadway_api.worker_wire"),
+        *("broadway_api.json_body", "broadway_api.schemas", "broadway_api.validation"),
+        *("broadway_api.wire", "broadway_api.worker_wire"),
         *("broadway_api.intake", "broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
         *("broadway_api.tenants", "broadway_api.access", "broadway_api.failures", "broadway_api.metrics"),
         *("broadway_api.course_protocol*", "broadway_api.handouts"),

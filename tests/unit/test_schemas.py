@@ -9,7 +9,8 @@ import pytest
 
 from broadway_api.errors import InvalidInput
 from broadway_api.policy import Policy
-from broadway_api.schemas import HEARTBEAT, MAX_FAULTS, REGISTRATION, RESULT, RunConfigValidator, Validator
+from broadway_api.schemas import HEARTBEAT, REGISTRATION, RESULT
+from broadway_api.validation import MAX_FAULTS, RunConfigValidator, Validator
 
 VALID: dict[str, Any] = {"students": [{"NET_ID": "ada"}], "student_pipeline": [{"image": "i", "env": {}}]}
 ID = "0123456789abcdef01234567"

@@ -17,8 +17,8 @@ from broadway_api.errors import JobNotFound, RunNotFound
 from broadway_api.handlers.base import CHANGERS, READERS, refuse
 from broadway_api.handlers.course_protocol.base import NAME, CourseProtocolHandler, Unauthorized, bearers
 from broadway_api.ids import is_id
-from broadway_api.schemas import Validator
 from broadway_api.tenants import Principal, Role
+from broadway_api.validation import Validator
 
 #: Seconds after which a silent stream shows that it lives, and between two looks at whether this process is stopping.
 KEEP_ALIVE = 20.0

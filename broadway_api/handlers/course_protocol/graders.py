@@ -9,7 +9,7 @@ from broadway_api.course_protocol.shapes import JOB_RESULT, WORKER
 from broadway_api.errors import UnknownWorker
 from broadway_api.handlers.base import refuse
 from broadway_api.handlers.course_protocol.base import NAME, GraderHandler, NotOurs, give_job
-from broadway_api.schemas import Validator
+from broadway_api.validation import Validator
 
 _worker = Validator(WORKER)
 _result = Validator(JOB_RESULT)

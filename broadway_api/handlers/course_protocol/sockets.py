@@ -21,8 +21,8 @@ from broadway_api.handlers import headers
 from broadway_api.handlers.course_protocol.base import GRADERS, NAME, Unauthorized, admitted
 from broadway_api.handlers.shared import Shared
 from broadway_api.handouts import Handout
-from broadway_api.schemas import Validator
 from broadway_api.tenants import Principal
+from broadway_api.validation import Validator
 
 logger = logging.getLogger(__name__)
 
