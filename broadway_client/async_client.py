@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Self
-
-import httpx
+from collections.abc import AsyncIterator, Sequence
 
 from broadway_client import calls
 from broadway_client.calls import Config
-from broadway_client.connection import EVENTS_TIMEOUT, Connection
-from broadway_client.errors import Unavailable
-from broadway_client.events import Event, Feed, LogEvent, LogFeed, OnInterruption, RunEvent, RunFeed, is_stream
-from broadway_client.exchange import Flow, Pause, Reply, Request, Retries, T
+from broadway_client.events import LogEvent, LogFeed, OnInterruption, RunEvent, RunFeed
+from broadway_client.exchange import Retries
 from broadway_client.models import (
     Course,
     CourseNamed,
@@ -45,9 +37,10 @@ from broadway_client.models import (
     Worker,
     WorkerNamed,
 )
+from broadway_client.transport import AsyncTransport
 
 
-class AsyncClient:
+class AsyncClient(AsyncTransport):
     """As `Client`, with methods to await.
 
     >>> async def failed_students():
@@ -56,32 +49,6 @@ class AsyncClient:
     >>> asyncio.run(failed_students())
     ['bob']
     """
-
-    def __init__(
-        self,
-        url: str,
-        token: str,
-        *,
-        ca_certificate: Path | None = None,
-        patience: float = 30.0,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    ) -> None:
-        """Raises InvalidSettings. `ca_certificate`: PEM file of a private authority."""
-        self._http = httpx.AsyncClient(**Connection(url=url, token=token, ca_certificate=ca_certificate).settings())
-        self._retries = Retries(patience=patience)
-        self._sleep = sleep
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
 
     async def create_run(
         self,
@@ -319,47 +286,3 @@ class AsyncClient:
             if event.run.state.ended:
                 return event.run
         return await self.run(run_id)
-
-    async def _events(self, feed: Feed[Event]) -> AsyncIterator[Event]:
-        while not feed.is_over:
-            cause: httpx.TransportError | Unavailable | None = None
-            try:
-                request = feed.request()
-                async with self._http.stream(
-                    request.method,
-                    request.path,
-                    params=request.params or None,
-                    headers=request.headers,
-                    timeout=EVENTS_TIMEOUT,
-                ) as response:
-                    if not is_stream(response):
-                        await response.aread()
-                    feed.opened(response)
-                    async for chunk in response.aiter_bytes():
-                        for event in feed.take(chunk):
-                            yield event
-            except (httpx.TransportError, Unavailable) as error:
-                cause = error
-            if not feed.is_over:
-                await self._sleep(feed.interrupted(cause))
-
-    async def _do(self, flow: Flow[T]) -> T:
-        reply: Reply | None = None
-        try:
-            while True:
-                step = flow.send(reply)
-                reply = await self._step(step)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-    async def _step(self, step: Request[object] | Pause) -> Reply | None:
-        if isinstance(step, Pause):
-            await self._sleep(step.seconds)
-            return None
-        try:
-            return await self._http.request(
-                step.method, step.path, params=step.params or None, headers=step.headers, content=step.content
-            )
-        except httpx.TransportError as error:
-            return error

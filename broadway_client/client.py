@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Self
-
-import httpx
+from collections.abc import Iterator, Sequence
 
 from broadway_client import calls
 from broadway_client.calls import Config
-from broadway_client.connection import EVENTS_TIMEOUT, Connection
-from broadway_client.errors import Unavailable
-from broadway_client.events import Event, Feed, LogEvent, LogFeed, OnInterruption, RunEvent, RunFeed, is_stream
-from broadway_client.exchange import Flow, Pause, Reply, Request, Retries, T
+from broadway_client.events import LogEvent, LogFeed, OnInterruption, RunEvent, RunFeed
+from broadway_client.exchange import Retries
 from broadway_client.models import (
     Course,
     CourseNamed,
@@ -45,9 +37,10 @@ from broadway_client.models import (
     Worker,
     WorkerNamed,
 )
+from broadway_client.transport import Transport
 
 
-class Client:
+class Client(Transport):
     """A Broadway API, one method per endpoint; close it, or use it as a context manager.
 
     Every method may raise ClientError: Unreachable, NotBroadway, Unauthorized, Forbidden and Unavailable anywhere.
@@ -57,32 +50,6 @@ class Client:
     ...     client.health().store
     'ok'
     """
-
-    def __init__(
-        self,
-        url: str,
-        token: str,
-        *,
-        ca_certificate: Path | None = None,
-        patience: float = 30.0,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """Raises InvalidSettings. `ca_certificate`: PEM file of a private authority."""
-        self._http = httpx.Client(**Connection(url=url, token=token, ca_certificate=ca_certificate).settings())
-        self._retries = Retries(patience=patience)
-        self._sleep = sleep
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
     def create_run(
         self,
@@ -506,46 +473,3 @@ class Client:
             if event.run.state.ended:
                 return event.run
         return self.run(run_id)
-
-    def _events(self, feed: Feed[Event]) -> Iterator[Event]:
-        while not feed.is_over:
-            cause: httpx.TransportError | Unavailable | None = None
-            try:
-                request = feed.request()
-                with self._http.stream(
-                    request.method,
-                    request.path,
-                    params=request.params or None,
-                    headers=request.headers,
-                    timeout=EVENTS_TIMEOUT,
-                ) as response:
-                    if not is_stream(response):
-                        response.read()
-                    feed.opened(response)
-                    for chunk in response.iter_bytes():
-                        yield from feed.take(chunk)
-            except (httpx.TransportError, Unavailable) as error:
-                cause = error
-            if not feed.is_over:
-                self._sleep(feed.interrupted(cause))
-
-    def _do(self, flow: Flow[T]) -> T:
-        reply: Reply | None = None
-        try:
-            while True:
-                step = flow.send(reply)
-                reply = self._step(step)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-    def _step(self, step: Request[object] | Pause) -> Reply | None:
-        if isinstance(step, Pause):
-            self._sleep(step.seconds)
-            return None
-        try:
-            return self._http.request(
-                step.method, step.path, params=step.params or None, headers=step.headers, content=step.content
-            )
-        except httpx.TransportError as error:
-            return error

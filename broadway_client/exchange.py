@@ -1,7 +1,7 @@
 """One request and its answer, repeated where that is safe: the whole of it without any input or output.
 
 A flow is a generator. It yields a `Request` and is sent the `Reply`, or yields a `Pause` and is sent None; what it
-returns is the call's result. The two clients only do what a flow asks for.
+returns is the call's result. The two transports only do what a flow asks for.
 """
 
 from __future__ import annotations
