@@ -7,46 +7,27 @@ field is the help that `--help` prints.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import ipaddress
 import os
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Self, get_type_hints
 from urllib.parse import urlsplit
+
+from config_base import Options, check_range, environment_name, flag_name, option
+
+__all__ = ["QUEUE_EMPTY_CODE", "ApiConfig", "GraderConfig", "Options", "check_token", "environment_name", "flag_name"]
 
 #: The HTTP status that a worker gets when the queue has no job for it.
 QUEUE_EMPTY_CODE = 498
-
-ENVIRONMENT_PREFIX = "BROADWAY_"
 
 #: As the API takes it in what a stage requires.
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}(=[A-Za-z0-9._/-]{0,63})?")
 
 
-def option(
-    default: Any, text: str, *, choices: Sequence[str] = (), flag: str | None = None, repeatable: bool = False
-) -> Any:
-    """One option: its default, its help, the values it may have and its flag (made from its name if not given).
-
-    A repeatable one has commas between the values of its flags.
-    """
-    metadata = {"help": text, "choices": tuple(choices), "flag": flag, "repeatable": repeatable}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, without the usage of thirty options before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the two config classes share: reading themselves from flags and the environment."""
+class Config(Options):
+    """The options that both programs have."""
 
     log_level: str = option("info", "least severe messages to log", choices=("debug", "info", "warning", "error"))
     log_format: str = option(
@@ -54,73 +35,9 @@ class Options:
     )
     log_dir: str = option("", "directory of the rotating log files (midnight, 7 kept); empty: <data or work dir>/logs")
 
-    @classmethod
-    def parser(cls) -> argparse.ArgumentParser:
-        """The command line of this config class; the help of each option names its environment variable."""
-        parser = _Parser(
-            prog=f"{cls.__name__.removesuffix('Config').lower()}.py",
-            description=(cls.__doc__ or "").splitlines()[0],
-            formatter_class=argparse.RawTextHelpFormatter,
-            allow_abbrev=False,  # an abbreviation means something else once there is another option
-        )
-        for field in dataclasses.fields(cls):
-            cls._add_argument(parser, field)
-        return parser
-
-    @classmethod
-    def _add_argument(cls, parser: argparse.ArgumentParser, field: dataclasses.Field[Any]) -> None:
-        shown = "" if field.default in ("", None) else f", default {field.default}"
-        text = f"{field.metadata['help']}\n[{environment_name(field.name)}{shown}]"
-        # %: argparse formats its help texts.
-        settings: dict[str, Any] = {"dest": field.name, "default": None, "help": text.replace("%", "%%")}
-        if field.metadata["repeatable"]:
-            parser.add_argument(flag_name(field), metavar=field.name.upper(), action="append", **settings)
-        elif get_type_hints(cls)[field.name] is bool:
-            parser.add_argument(flag_name(field), action=argparse.BooleanOptionalAction, **settings)
-        elif flag_name(field).startswith("-"):
-            parser.add_argument(flag_name(field), metavar=field.name.upper(), **settings)
-        else:  # positional, and optional since the environment may give it
-            parser.add_argument(flag_name(field), nargs="?", default=None, help=settings["help"])
-
-    @classmethod
-    def load(cls, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Self:
-        """Read the options from `arguments` (without the program's name) and the environment.
-
-        Ends the process with status 2 and one clear line where a value cannot be used, as argparse does.
-        """
-        environment = os.environ if environment is None else environment
-        parser = cls.parser()
-        known, unknown = parser.parse_known_args(arguments)
-        if unknown:  # the flags only: what stands beside a misspelt --token is secret
-            flags = ", ".join(word.partition("=")[0] for word in unknown if word.startswith("-"))
-            parser.error(f"unknown option {flags}" if flags else "there is no such argument")
-        given = vars(known)
-        hints = get_type_hints(cls)
-        values: dict[str, Any] = {}
-        for field in dataclasses.fields(cls):
-            source, value = flag_name(field) or field.name, given[field.name]
-            if isinstance(value, list):
-                value = ",".join(value)
-            if value is None and environment.get(environment_name(field.name), "") != "":
-                source, value = environment_name(field.name), environment[environment_name(field.name)]
-            if value is not None:
-                try:
-                    values[field.name] = _convert(value, hints[field.name], field.metadata["choices"])
-                except ValueError as error:
-                    parser.error(f"{source}: {error}")
-        try:
-            config = cls(**values)
-            config.check()
-        except ValueError as error:
-            parser.error(str(error))
-        return config
-
-    def check(self) -> None:
-        """Raise ValueError where options contradict one another."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ApiConfig(Options):
+class ApiConfig(Config):
     """The Broadway API: receives grading runs and hands their jobs to graders."""
 
     bind: str = option("127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
@@ -205,14 +122,14 @@ class ApiConfig(Options):
         _check_webhook(self.webhook_url, self.webhook_key_file)
         for proxy in self.proxies:
             _check_network("--trusted-proxies", proxy)
-        _check_range("--auth-failures-per-minute", self.auth_failures_per_minute, 1, 1_000_000)
-        _check_range("--port", self.port, 0, 65535)
-        _check_range("--express-max-jobs", self.express_max_jobs, 0, 2**31)
-        _check_range("--run-retention-days", self.run_retention_days, 0, 36_500)
-        _check_range("--max-stages", self.max_stages, 1, 100)
-        _check_range("--max-env-entries", self.max_env_entries, 1, 1_000)
-        _check_range("--max-env-bytes", self.max_env_bytes, 1_024, 131_072)
-        _check_range("--max-stage-pids", self.max_stage_pids, 1, 2**22)
+        check_range("--auth-failures-per-minute", self.auth_failures_per_minute, 1, 1_000_000)
+        check_range("--port", self.port, 0, 65535)
+        check_range("--express-max-jobs", self.express_max_jobs, 0, 2**31)
+        check_range("--run-retention-days", self.run_retention_days, 0, 36_500)
+        check_range("--max-stages", self.max_stages, 1, 100)
+        check_range("--max-env-entries", self.max_env_entries, 1, 1_000)
+        check_range("--max-env-bytes", self.max_env_bytes, 1_024, 131_072)
+        check_range("--max-stage-pids", self.max_stage_pids, 1, 2**22)
         if not 0 < self.max_stage_cpus <= 1024:
             raise ValueError(f"--max-stage-cpus must be more than 0 and at most 1024, not {self.max_stage_cpus}")
         if not self.image_patterns:
@@ -228,9 +145,9 @@ class ApiConfig(Options):
             "max_body_bytes",
             "body_stall_seconds",
         ):
-            _check_range(f"--{name.replace('_', '-')}", getattr(self, name), 1, 2**31)
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name), 1, 2**31)
         check_token(self.token)
-        _check_range("--lease-seconds", self.lease_seconds, 0, 2**31)
+        check_range("--lease-seconds", self.lease_seconds, 0, 2**31)
         if self.lease_seconds and self.lease_seconds <= self.heartbeat_interval:
             raise ValueError("--lease-seconds must be more than --heartbeat-interval, or every job would be lost")
 
@@ -271,7 +188,7 @@ class ApiConfig(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GraderConfig(Options):
+class GraderConfig(Config):
     """A Broadway grader: asks the API for jobs and runs their stages in containers."""
 
     token: str = option(
@@ -354,14 +271,14 @@ class GraderConfig(Options):
         check_token(self.token)
         if len(self.labels) > 64:
             raise ValueError(f"--label: {len(self.labels)} labels are more than the 64 that the API takes")
-        _check_range("--slots", self.slots, 0, 1024)
-        _check_range("--max-log-bytes", self.max_log_bytes, 1024, 2**30)
-        _check_range("--max-results-bytes", self.max_results_bytes, 1024, 2_000_000)
-        _check_range("--stage-pids", self.stage_pids, 1, 2**22)
-        _check_range("--job-files", self.job_files, 16, 10**8)
+        check_range("--slots", self.slots, 0, 1024)
+        check_range("--max-log-bytes", self.max_log_bytes, 1024, 2**30)
+        check_range("--max-results-bytes", self.max_results_bytes, 1024, 2_000_000)
+        check_range("--stage-pids", self.stage_pids, 1, 2**22)
+        check_range("--job-files", self.job_files, 16, 10**8)
         if not 0 < self.stage_cpus <= 1024:
             raise ValueError(f"--stage-cpus must be more than 0 and at most 1024, not {self.stage_cpus}")
-        _check_range("--poll-wait", self.poll_wait, 0, 60)
+        check_range("--poll-wait", self.poll_wait, 0, 60)
         if not self.api.startswith(("http://", "https://")):
             raise ValueError(f"--api must be an http:// or https:// URL, not {self.api!r}")
         if not self.allow_root_stages and self.stage_user == "image":
@@ -392,48 +309,6 @@ class GraderConfig(Options):
     def log_path(self) -> Path:
         """Directory of the log files."""
         return Path(self.log_dir) if self.log_dir else Path(self.work_dir) / "logs"
-
-
-def environment_name(field_name: str) -> str:
-    """The environment variable of an option."""
-    return ENVIRONMENT_PREFIX + field_name.upper()
-
-
-def flag_name(field: dataclasses.Field[Any]) -> str:
-    """The flag of an option; a name without dashes is a positional argument."""
-    return str(field.metadata["flag"] or "--" + field.name.replace("_", "-"))
-
-
-def _convert(value: Any, kind: type, choices: Sequence[str]) -> Any:
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        words = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
-        if value.lower() not in words:
-            raise ValueError(f"{value!r} is neither true nor false")
-        return words[value.lower()]
-    if kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            raise ValueError(f"{value[:40]!r} is not a number") from None
-    if choices and value not in choices:
-        raise ValueError(f"{value!r} is none of {', '.join(choices)}")
-    return value
-
-
-def _check_range(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be between {least} and {most}, not {value}")
 
 
 def _check_webhook(url: str, key_file: str) -> None:

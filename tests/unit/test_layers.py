@@ -217,7 +217,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "broadway_client.client",
     ),
     # The programs put the pieces together.
-    "config": (),
+    "config": ("config_base",),
+    "config_base": (),
     "logs": (),
     "api": ("config", "logs", "broadway_api*"),
     "grader": ("config", "logs", "broadway_grader*"),
