@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +29,11 @@ def mongo_replica_set_url() -> Iterator[str]:
     """URL of a replica set of three mongods, started for this session."""
     with services.mongo_replica_set() as url:
         yield url
+
+
+@pytest.fixture
+def sqlite_url() -> Iterator[str]:
+    """URL of a new embedded store, in memory where there is such a file system: for tests that are not about fsync."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="broadway-", dir=memory if memory.is_dir() else None) as directory:
+        yield f"sqlite:///{directory}/broadway.db"

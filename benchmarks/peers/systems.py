@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from benchmarks.mongod import server_status
 from benchmarks.peers.brokers import Broker, redis
 from benchmarks.servers import ROOT, TOKEN, api
 from tests.services import mongo_standalone
+
+_Command = tuple[str | Path, ...]
 
 _VENV = ROOT / ".services" / "peers" / "venv" / "bin"
 
@@ -35,7 +37,7 @@ class System:
 
     name: str
     peer: str  # its module here
-    workers: tuple[tuple[str | Path, ...], ...]  # commands that start two worker processes in all
+    workers: tuple[_Command, ...]  # commands that start two worker processes in all
     provide: Provide
     on_disk: str  # what is forced to the disk before it is acknowledged
     python: Path = _VENV / "python"
@@ -102,23 +104,16 @@ BROADWAY = tuple(
     for store, provide in (("SQLite", _sqlite), ("MongoDB", _mongodb))
 )
 
+
+def _on_redis(name: str, peer: str, *workers: _Command, must_beat: bool = False) -> tuple[System, System]:
+    """A peer that has its jobs in Redis: as everybody has it, and with nothing acknowledged that is not on disk."""
+    usual = System(name=name, peer=peer, workers=workers, provide=_redis, on_disk=_ONCE_A_SECOND, must_beat=must_beat)
+    always = partial(_redis, fsync="always")
+    return usual, replace(usual, name=f"{name} syncing always", provide=always, on_disk=_ALWAYS)
+
+
 PEERS = (
-    System(
-        name="Celery, Redis",
-        peer="celery_peer",
-        workers=(_CELERY,),
-        provide=_redis,
-        on_disk=_ONCE_A_SECOND,
-        must_beat=True,
-    ),
-    System(
-        name="Celery, Redis syncing always",
-        peer="celery_peer",
-        workers=(_CELERY,),
-        provide=partial(_redis, fsync="always"),
-        on_disk=_ALWAYS,
-        must_beat=True,
-    ),
+    *_on_redis("Celery, Redis", "celery_peer", _CELERY, must_beat=True),
     System(
         name="Celery, RabbitMQ",
         peer="celery_peer",
@@ -127,15 +122,7 @@ PEERS = (
         on_disk=_UNCONFIRMED,
         must_beat=True,
     ),
-    System(name="RQ", peer="rq_peer", workers=(_RQ, _RQ), provide=_redis, on_disk=_ONCE_A_SECOND, must_beat=True),
-    System(
-        name="RQ, Redis syncing always",
-        peer="rq_peer",
-        workers=(_RQ, _RQ),
-        provide=partial(_redis, fsync="always"),
-        on_disk=_ALWAYS,
-        must_beat=True,
-    ),
+    *_on_redis("RQ, Redis", "rq_peer", _RQ, _RQ, must_beat=True),
     System(
         name="Dramatiq, RabbitMQ",
         peer="dramatiq_peer",
@@ -150,12 +137,5 @@ PEERS = (
         provide=partial(_rabbitmq, confirm=True),
         on_disk=_CONFIRMED,
     ),
-    System(name="Taskiq, Redis stream", peer="taskiq_peer", workers=(_TASKIQ,), provide=_redis, on_disk=_ONCE_A_SECOND),
-    System(
-        name="Taskiq, Redis stream syncing always",
-        peer="taskiq_peer",
-        workers=(_TASKIQ,),
-        provide=partial(_redis, fsync="always"),
-        on_disk=_ALWAYS,
-    ),
+    *_on_redis("Taskiq, Redis stream", "taskiq_peer", _TASKIQ),
 )

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pymongo
 import pytest
 
 from tests import services
+from tests.api.course_protocol import World, world
 from tests.api.serving import Api, serving
 
 
@@ -31,14 +30,6 @@ def quiet_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     gc.collect()  # asyncio tells of a task that was dropped when it is collected
     faults = [record.getMessage() for record in caplog.get_records("call") if record.exc_info or record.levelno >= 40]
     assert faults == []
-
-
-@pytest.fixture
-def sqlite_url() -> Iterator[str]:
-    """A new embedded store, in memory where there is such a file system: these tests are not about fsync."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="broadway-", dir=memory if memory.is_dir() else None) as directory:
-        yield f"sqlite:///{directory}/broadway.db"
 
 
 @pytest.fixture
@@ -68,3 +59,17 @@ async def any_api(any_store_url: str) -> AsyncIterator[Api]:
     """An API over a store of each kind."""
     async with serving(any_store_url) as running:
         yield running
+
+
+@pytest.fixture
+async def here(api: Api) -> AsyncIterator[World]:
+    """Callers of the course protocol, on the embedded store: for what is not the store's."""
+    async with world(api) as both:
+        yield both
+
+
+@pytest.fixture
+async def there(any_api: Api) -> AsyncIterator[World]:
+    """Callers of the course protocol, on a store of each kind."""
+    async with world(any_api) as both:
+        yield both

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.api.course_protocol import ONLY_STUDENTS, World, world
-from tests.api.serving import TOKEN, Api, run_config
+from tests.api.course_protocol import ONLY_STUDENTS, World
+from tests.api.serving import TOKEN, run_config
 
 FULL = {
     "image": "alpine:3.5",
@@ -34,19 +33,6 @@ ALL_PHASES = {
 }
 QUEUED, RUNNING = "grading job has been scheduled", "grading job is running"
 SUCCEEDED, FAILED = "grading job was successful", "grading job failed"
-
-
-@pytest.fixture
-async def there(any_api: Api) -> AsyncIterator[World]:
-    async with world(any_api) as both:
-        yield both
-
-
-@pytest.fixture
-async def here(api: Api) -> AsyncIterator[World]:
-    """On the embedded store alone, for what is not the store's."""
-    async with world(api) as both:
-        yield both
 
 
 async def test_a_configuration_comes_back_as_it_was_sent(there: World) -> None:

@@ -10,21 +10,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.api.course_protocol import World, world
-from tests.api.serving import DEADLINE, Api, eventually, serving
+from tests.api.serving import DEADLINE, eventually, serving
 
 Event = tuple[str, str | int]
-
-
-@pytest.fixture
-async def there(any_api: Api) -> AsyncIterator[World]:
-    async with world(any_api) as both:
-        yield both
-
-
-@pytest.fixture
-async def here(api: Api) -> AsyncIterator[World]:
-    async with world(api) as both:
-        yield both
 
 
 async def jobs_of(there: World, run_id: str) -> list[str]:

@@ -13,19 +13,7 @@ import pytest
 
 from broadway_api.policy import Policy
 from tests.api.course_protocol import World, closed_with, hear, report, say, world
-from tests.api.serving import Api, eventually, run_config, serving
-
-
-@pytest.fixture
-async def there(any_api: Api) -> AsyncIterator[World]:
-    async with world(any_api) as both:
-        yield both
-
-
-@pytest.fixture
-async def here(api: Api) -> AsyncIterator[World]:
-    async with world(api) as both:
-        yield both
+from tests.api.serving import eventually, run_config, serving
 
 
 async def workers(there: World) -> list[Any]:

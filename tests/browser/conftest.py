@@ -5,10 +5,8 @@ the test that caused it.
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,14 +19,6 @@ from tests.api.serving import TOKEN, Api, serving
 PATIENCE = 30_000
 
 expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture
-def sqlite_url() -> Iterator[str]:
-    """A new embedded store, in memory where there is such a file system."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="broadway-", dir=memory if memory.is_dir() else None) as directory:
-        yield f"sqlite:///{directory}/broadway.db"
 
 
 @pytest.fixture

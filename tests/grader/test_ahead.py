@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import pytest_asyncio
 
 from broadway_grader.domain import Job, JobResult, Reason, Stage
 from broadway_grader.runner import JobRunner
@@ -29,15 +28,9 @@ WAITS = "touch /job/runs; while [ ! -e /job/go ]; do sleep 0.05; done"
 OF_A_STAGE = ["POST create", "POST attach", "POST attach", "POST start", "POST wait", "DELETE"]
 
 
-@pytest_asyncio.fixture
-async def runtime(settings: Settings, engine: Any) -> AsyncIterator[DockerRuntime]:
-    runtime = DockerRuntime(settings)
-    await runtime.open()
-    try:
-        yield runtime
-    finally:
-        await runtime.close()
-    assert containers(engine, settings.instance) == []
+@pytest.fixture
+def runtime_name() -> str:
+    return "docker"
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from hypothesis import strategies as st
 
 from broadway_grader.directories import opened
 from broadway_grader.removal import remove_tree
+from tests.grader.identity import USER, as_user
 
-#: Of nobody on this machine.
-USER = 54_321
 #: A file system in memory, where ten thousand directories cost little.
 MEMORY = Path("/dev/shm")
 
@@ -103,35 +101,9 @@ def test_any_tree_is_removed_and_nothing_else(tree: Tree, top_mode: int, user: i
                 os.fchmod(top, top_mode)
             remove_tree(base / "top")
 
-        assert as_user(user, work) == ""
+        assert as_user(work, user) == ""
         assert sorted(path.name for path in base.rglob("*")) == ["kept", "linked", "outside"]
         assert (base / "outside" / "kept").read_text() == "kept"
-
-
-def as_user(user: int, work: Callable[[], None]) -> str:
-    """Do the work in a process of that user; the error that it raises, if any."""
-    if user == os.geteuid():
-        work()
-        return ""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        problem = ""
-        try:
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
-            ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: as it would be after an exec; else /proc/self is root's
-            work()
-        except BaseException as error:
-            problem = repr(error)
-        os.write(writing, problem.encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answers:
-        answer = answers.read()
-    os.waitpid(child, 0)
-    return answer
 
 
 def test_removing_what_is_not_there_is_fine(tmp_path: Path) -> None:
@@ -155,7 +127,7 @@ def test_a_tree_deeper_than_any_path_is_removed_with_few_descriptors(reachable: 
         os.close(at)
         remove_tree(reachable / "top")
 
-    assert as_user(user, work) == ""
+    assert as_user(work, user) == ""
     assert list(reachable.iterdir()) == []
 
 

@@ -305,7 +305,7 @@ def test_an_ordinary_user_needs_nothing_more(
         await asyncio.to_thread(remove_tree, job / "a")
         return f"{result.reason} {result.stdout.text.strip()} {owner} {[path.name for path in job.iterdir()]}"
 
-    assert as_user(run) == f"None {bubblewrap.STAGE_USER} {USER} ['mine']"
+    assert as_user(lambda: asyncio.run(run())) == f"None {bubblewrap.STAGE_USER} {USER} ['mine']"
 
 
 async def test_a_machine_without_bubblewrap_gets_one_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def test_a_comparison_says_where_broadway_is_behind() -> None:
     ours, others = {system.name for system in BROADWAY}, {system.name for system in PEERS}
     measured = {name: trials(lambda number: 100.0 * number) for name in ours}
     measured |= {name: trials(lambda number: 50.0 * number) for name in others}
-    measured["RQ"] = trials(lambda number: 200.0 * number)
+    measured["RQ, Redis"] = trials(lambda number: 200.0 * number)
 
     def rate(figures: list[Figure]) -> Figure:
         (found,) = (
@@ -59,8 +59,8 @@ def test_a_comparison_says_where_broadway_is_behind() -> None:
     assert rate(figures(measured)).value == pytest.approx(0.5)
     assert rate(figures(measured)).passed is False
     (line,) = (line for line in behind(measured).splitlines() if line.startswith("* Broadway, SQLite, jobs/s"))
-    assert "(200): behind RQ (400): " in line
-    measured["RQ"] = trials(lambda number: 80.0 * number)
+    assert "(200): behind RQ, Redis (400): " in line
+    measured["RQ, Redis"] = trials(lambda number: 80.0 * number)
     assert rate(figures(measured)).value == pytest.approx(1.25)
     assert rate(figures(measured)).passed is True
     assert "jobs/s" not in behind(measured)
