@@ -13,6 +13,8 @@ from tests.api.raw import Connection, connect
 from tests.api.serving import TOKEN, Api, eventually, run_config, serving
 
 LIMIT = 100_000
+#: Seconds that a body may bring nothing: a busy machine may well take half of one to go on with a test.
+STALL = 1.0
 MEGABYTE = 1_000_000
 #: What the kernel may have taken from the client before the API hung up: two socket buffers.
 IN_FLIGHT = 16 * MEGABYTE
@@ -21,7 +23,7 @@ IN_FLIGHT = 16 * MEGABYTE
 @pytest.fixture
 async def strict(sqlite_url: str) -> AsyncIterator[Api]:
     """An API with a small limit and little patience."""
-    async with serving(sqlite_url, limits=HttpLimits(max_body_bytes=LIMIT, body_stall_seconds=0.3)) as running:
+    async with serving(sqlite_url, limits=HttpLimits(max_body_bytes=LIMIT, body_stall_seconds=STALL)) as running:
         yield running
 
 
@@ -117,17 +119,17 @@ async def test_a_body_that_stalls_is_cut_off(connection: Connection, headers: di
         await connection.chunk(b'{"students"')
     answer = await connection.answer()
     assert answer.status == 408
-    assert "0.3 seconds" in answer.message
+    assert f"{STALL:g} seconds" in answer.message
     assert await connection.closed()
 
 
 async def test_a_body_that_comes_slowly_but_comes_is_read(connection: Connection) -> None:
-    """Ten pauses of 0.1 s: three times as long in all as one stall may be."""
+    """Ten pauses: twice as long in all as one stall may be."""
     config = json.dumps(run_config()).encode()
     await connection.head("POST", "/api/v1/grading_run", Content_Length=str(len(config)))
     step = len(config) // 10 + 1
     for start in range(0, len(config), step):
-        await asyncio.sleep(0.1)  # the slowness itself, not a wait for anything
+        await asyncio.sleep(STALL / 5)  # the slowness itself, not a wait for anything
         await connection.send(config[start : start + step])
     assert (await connection.answer()).status == 200
 
@@ -146,13 +148,13 @@ async def test_work_that_takes_longer_than_a_stall_is_no_stall(
         await connection.head("POST", "/api/v1/grading_run", Content_Length=str(len(config)))
         await connection.send(config)
     await strict.store.until_called("create_run")
-    asyncio.get_running_loop().call_later(0.7, strict.store.gates["create_run"].set)
+    asyncio.get_running_loop().call_later(1.5 * STALL, strict.store.gates["create_run"].set)
     assert (await connection.answer()).status == 200
 
 
 async def test_a_poll_with_an_empty_chunked_body_waits_as_long_as_any(strict: Api, connection: Connection) -> None:
     worker = await strict.register()
-    await connection.head("GET", "/api/v1/grading_job", worker_id=worker, Prefer="wait=1", Transfer_Encoding="chunked")
+    await connection.head("GET", "/api/v1/grading_job", worker_id=worker, Prefer="wait=2", Transfer_Encoding="chunked")
     await connection.chunk(b"")
     assert (await connection.answer()).status == 498
 

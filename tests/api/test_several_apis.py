@@ -60,7 +60,7 @@ async def test_a_poll_at_one_is_answered_by_a_start_at_the_other(apis: tuple[Api
     began = loop.time()
     answer = await poll
     assert answer.json()["data"]["stages"][0]["env"]["GRADING_RUN_ID"] == run_id
-    assert loop.time() - began < 5  # on an idle machine some milliseconds; without the news the poll lasts a minute
+    assert loop.time() - began < 20  # on an idle machine some milliseconds; without the news the poll lasts a minute
 
 
 async def test_every_request_may_go_to_any_of_them(apis: tuple[Api, Api]) -> None:

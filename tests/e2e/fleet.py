@@ -84,11 +84,14 @@ class Fleet:
     def await_running(self, run_id: str, count: int = 1) -> list[Job]:
         """The run's running student jobs, once there are at least so many."""
 
-        def running() -> list[Job]:
-            return [job for job in self.jobs(run_id) if job["state"] == "running"]
+        running: list[Job] = []
 
-        self.wait_for(lambda: len(running()) >= count, f"{count} jobs of run {run_id} to run")
-        return running()
+        def enough() -> bool:
+            running[:] = [job for job in self.jobs(run_id) if job["state"] == "running"]
+            return len(running) >= count
+
+        self.wait_for(enough, f"{count} jobs of run {run_id} to run")
+        return running  # as they were then: a second look might come too late
 
     def alive_workers(self) -> list[dict[str, Any]]:
         """What the API says of the workers that it takes to be alive."""

@@ -100,7 +100,7 @@ def test_a_run_outlives_its_apis(cluster: Cluster) -> None:
     cluster.apis[0].kill()
     cluster.wait_for(lambda: succeeded(cluster, run_id) >= 10, "it to go on with two APIs")
     cluster.apis[1].send(signal.SIGTERM)
-    assert cluster.apis[1].wait(10) == 0
+    assert cluster.apis[1].wait(30) == 0
     assert_each_has_one_result(cluster, run_id, 40)
     assert_each_ran_once(cluster, run_id)
     for number in (0, 1):
@@ -121,7 +121,7 @@ def test_everything_is_replaced_in_the_middle_of_a_run(cluster: Cluster) -> None
         for name in graders[number : number + 1]:
             cluster.dismiss(name)
             cluster.start_grader(name, runtime="sandbox", slots=2)
-        assert cluster.apis[number].wait(10) == 0
+        assert cluster.apis[number].wait(30) == 0
         cluster.restart_api(number)
     for run_id in runs:
         assert_each_has_one_result(cluster, run_id, 40)
@@ -156,7 +156,7 @@ def test_a_long_poll_is_woken_whichever_api_holds_it(cluster: Cluster, http: htt
         answers = [poll.result(30) for poll in polls]
     assert [answer.status_code for answer, _ in answers] == [200, 200, 200]
     assert len({answer.json()["data"]["job_id"] for answer, _ in answers}) == 3
-    assert max(answered_at for _, answered_at in answers) - queued_at < 2
+    assert max(answered_at for _, answered_at in answers) - queued_at < 10, "before polls end by themselves"
     for worker_id in workers:
         http.delete(f"worker/{worker_id}").raise_for_status()
     http.post(f"grading_run/{run_id}/cancel").raise_for_status()  # else what they held would wait for the next worker
@@ -172,7 +172,7 @@ def test_events_pass_as_they_come(cluster: Cluster, http: httpx.Client) -> None:
         cluster.client.start_run(run_id)
         second = next(line for line in lines if line.startswith("data:"))
         assert '"state": "students"' in second
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 10, "before a comment would have pushed it out"
         http.post(f"grading_run/{run_id}/cancel").raise_for_status()
         assert '"state": "cancelled"' in [line for line in lines if line.startswith("data:")][-1]
 
@@ -226,7 +226,7 @@ def nginx_before(directory: Path, *ports: int) -> Iterator[str]:
     port = free_port()
     nginx: Process = start_nginx(directory, port, ports)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()

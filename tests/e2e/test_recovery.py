@@ -56,7 +56,7 @@ def test_a_result_outlives_its_grader_and_an_api_that_is_away(
 
 def test_a_killed_grader_gives_up_its_jobs_when_it_comes_back(fleet: Fleet, runtime: str) -> None:
     grader = fleet.start_grader(runtime=runtime, slots=1)
-    run_id = fleet.grade(run_config("sleep 1; echo done"))
+    run_id = fleet.grade(run_config("sleep 3; echo done"))
     (job,) = fleet.await_running(run_id)
     grader.kill()
     fleet.start_grader(runtime=runtime, slots=1)
@@ -78,7 +78,7 @@ def test_a_killed_grader_gives_up_its_jobs_when_it_comes_back(fleet: Fleet, runt
 
 def test_a_frozen_graders_late_result_changes_nothing_and_blocks_nothing(fleet: Fleet) -> None:
     grader = fleet.start_grader("frozen", runtime="sandbox", slots=1)
-    run_id = fleet.grade(run_config("sleep 1; echo $GRADING_JOB_ID"))
+    run_id = fleet.grade(run_config("sleep 3; echo $GRADING_JOB_ID"))
     (job,) = fleet.await_running(run_id)
     grader.send(signal.SIGSTOP)
     fleet.start_grader("other", runtime="sandbox", slots=1)
@@ -106,8 +106,8 @@ def test_cancelling_a_run_stops_its_jobs_within_a_heartbeat(fleet: Fleet, runtim
     begun = time.monotonic()
     fleet.wait_for(lambda: stages_of(fleet, runtime) == 0, "the stages to be killed")
     fleet.wait_for(lambda: not list(fleet.work("grader").glob("jobs/*")), "their directories to be removed")
-    # The engine takes its time to kill; a stage that was left alone would have run for a minute.
-    assert time.monotonic() - begun < HEARTBEAT + 4
+    # The engine takes its time to kill, on a busy machine the more; a stage left alone would have run for a minute.
+    assert time.monotonic() - begun < HEARTBEAT + 20
 
     assert fleet.finish(fleet.grade(run_config("true", "true")))["counts"]["succeeded"] == 2, "the slots are free"
     assert {job["state"] for job in fleet.jobs(run_id)} == {"cancelled"}

@@ -118,7 +118,8 @@ def test_waiting_survives_a_restart_of_the_api(fleet: Fleet, tmp_path: Path) -> 
     log = tmp_path / "script.out"
     waiting = start([sys.executable, SCRIPT, "--wait", "--url", fleet.url, config, TOKEN], log=log)
     try:
-        fleet.wait_for(lambda: "1 succeeded" in waiting.output(), "the first student", waiting)
+        # It looks once a second: on a busy machine it may see the first student's end together with the second's.
+        fleet.wait_for(lambda: re.search("[12] succeeded", waiting.output()), "the first student", waiting)
         assert fleet.api is not None
         fleet.api.kill()
         await_unanswered(fleet.url, b"GET /api/v1/grading_run/")  # the script has noticed

@@ -25,7 +25,7 @@ def at(place: Any, stage: int) -> Any:
     return dataclasses.replace(place, stage=stage)
 
 
-async def until(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+async def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
     """Poll until the condition holds; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

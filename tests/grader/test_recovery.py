@@ -51,7 +51,7 @@ async def life(api: FakeApi, tmp_path: Path) -> AsyncIterator[Lives]:
             grader.worker.stop_now()
             assert grader.task is not None
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait_for(grader.task, 20)
+                await asyncio.wait_for(grader.task, 30)
 
 
 async def crash(grader: Grader, api: FakeApi) -> None:
@@ -287,7 +287,7 @@ async def test_results_that_a_forced_stop_overtakes_are_set_aside(life: Lives, a
     grader.worker.stop()
     grader.worker.stop_now()
     assert grader.task is not None
-    await asyncio.wait_for(grader.task, 10)
+    await asyncio.wait_for(grader.task, 30)
     assert len(api.of("deregister")) == 1
     assert (spooled(tmp_path), remembered(tmp_path)) == ([], [])
     assert len(list(grader.spool.refused.iterdir())) == 1
@@ -301,7 +301,7 @@ async def test_a_goodbye_that_does_not_get_through_is_left_to_the_next_life(
     await api.stop()
     grader.worker.stop_now()
     assert grader.task is not None
-    await asyncio.wait_for(grader.task, 15)
+    await asyncio.wait_for(grader.task, 30)
     assert (spooled(tmp_path), remembered(tmp_path)) == ([f"{job_id(1)}-1.json"], [FIRST])
     api.script["report"].clear()
     api.calls.clear()
@@ -317,7 +317,7 @@ async def test_a_goodbye_whose_answer_was_lost_is_a_goodbye(life: Lives, api: Fa
     api.say("deregister", CUT, fail(401))
     grader.worker.stop()
     assert grader.task is not None
-    await asyncio.wait_for(grader.task, 10)
+    await asyncio.wait_for(grader.task, 30)
     assert len(api.of("deregister")) == 2
     assert remembered(tmp_path) == []
 
@@ -336,10 +336,10 @@ async def test_retry_after_is_waited_out(api: FakeApi, tmp_path: Path) -> None:
         grader = Grader(client, tmp_path, Backoff(first=0.01, longest=0.05, sleep=sleep))
         api.say("claim", fail(503, Retry_After="7"))
         grader.start()
-        await asyncio.wait_for(ready.wait(), 10)
+        await asyncio.wait_for(ready.wait(), 30)
         grader.worker.stop_now()
         assert grader.task is not None
-        await asyncio.wait_for(grader.task, 10)
+        await asyncio.wait_for(grader.task, 30)
     assert any(7 <= seconds <= 7.05 for seconds in waited)
 
 

@@ -188,7 +188,7 @@ def test_a_volume_that_is_in_use_is_removed_all_the_same(volumes: Volumes, tmp_p
             until_other_namespace(holder.pid)
             begun = time.monotonic()
             volume.remove()
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 30, "it did not wait for the holder to end"
             assert mounts.mounted_below(tmp_path) == []
             assert list(tmp_path.iterdir()) == []
         finally:

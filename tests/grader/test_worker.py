@@ -126,7 +126,7 @@ async def grader(api: FakeApi, tmp_path: Path) -> AsyncIterator[Grader]:
         grader.worker.stop_now()
         if grader.task is not None:
             with contextlib.suppress(Unauthorized):
-                await asyncio.wait_for(grader.task, 20)
+                await asyncio.wait_for(grader.task, 30)
 
 
 async def running(grader: Grader, *numbers: int) -> None:
@@ -203,7 +203,7 @@ async def test_a_stopping_worker_reports_and_asks_for_nothing(grader: Grader, ap
     await running(grader, 1)
     grader.worker.stop()
     grader.runner.end(1)
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 30)
     assert [call.query for call in api.of("report")] == [{}]
 
 
@@ -224,11 +224,11 @@ async def test_a_job_that_comes_with_an_answer_after_the_stop_is_handed_back(
     task = grader.start()
     await running(grader, 1, 2)
     grader.runner.end(1)
-    await asyncio.wait_for(arrived.wait(), 20)
+    await asyncio.wait_for(arrived.wait(), 30)
     grader.worker.stop()
     stopped.set()
     grader.runner.end(2)
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 30)
     assert "slots" in api.of("report")[0].query
     assert not grader.runner.killed
     assert len(api.of("deregister")) == 1
@@ -503,7 +503,7 @@ async def test_the_first_stop_lets_jobs_finish(grader: Grader, api: FakeApi) -> 
     asked = len(api.of("claim"))
     assert not task.done()
     grader.runner.end(1)
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)
     assert len(api.of("claim")) == asked, "no new job"
     assert [call.method for call in api.calls[-2:]] == ["POST", "DELETE"], "reported, then deregistered"
     assert api.calls[-1].path == f"worker/{FIRST}"
@@ -516,7 +516,7 @@ async def test_the_second_stop_kills_and_hands_back(grader: Grader, api: FakeApi
     grader.worker.stop()
     grader.worker.stop_now()
     grader.worker.stop_now()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)
     assert sorted(grader.runner.killed) == [(job_id(1), 1), (job_id(2), 1)]
     assert api.of("report") == []
     assert len(api.of("deregister")) == 1
@@ -531,14 +531,14 @@ async def test_a_forced_stop_ends_a_report_that_does_not_get_through(grader: Gra
     await until(lambda: len(api.of("report")) > 2, "vain reports")
     grader.worker.stop()
     grader.worker.stop_now()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)
     assert len(api.of("deregister")) == 1
 
 
 @pytest.mark.parametrize("stop", ["stop", "stop_now"])
 async def test_a_stop_before_the_start_ends_it_at_once(grader: Grader, api: FakeApi, stop: str) -> None:
     getattr(grader.worker, stop)()
-    await asyncio.wait_for(grader.start(), 5)
+    await asyncio.wait_for(grader.start(), 30)
     assert api.of("claim") == []
 
 
@@ -547,7 +547,7 @@ async def test_a_stop_while_the_api_is_away_at_the_start(grader: Grader, api: Fa
     task = grader.start()
     await asyncio.sleep(0.1)
     grader.worker.stop()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 30)
 
 
 async def test_a_stop_while_the_api_is_away_ends_in_time(grader: Grader, api: FakeApi) -> None:
@@ -555,13 +555,13 @@ async def test_a_stop_while_the_api_is_away_ends_in_time(grader: Grader, api: Fa
     await until(lambda: api.of("claim"), "it to be under way")
     await api.stop()
     grader.worker.stop()
-    await asyncio.wait_for(task, 15)
+    await asyncio.wait_for(task, 30)
 
 
 async def test_a_wrong_token_ends_it_at_once(grader: Grader, api: FakeApi) -> None:
     api.say("register", fail(401))
     with pytest.raises(Unauthorized):
-        await asyncio.wait_for(grader.start(), 5)
+        await asyncio.wait_for(grader.start(), 30)
 
 
 async def test_a_token_refused_later_is_waited_out(grader: Grader, api: FakeApi) -> None:
