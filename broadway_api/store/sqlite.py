@@ -1,6 +1,6 @@
 """The embedded store: one SQLite file, one process. See `port.py` for what each method promises.
 
-Every write runs alone in the writer thread, so a method's reads and writes are one atomic step.
+Every write is a transaction of its own, or as if it were, so a method's reads and writes are one atomic step.
 """
 
 from __future__ import annotations

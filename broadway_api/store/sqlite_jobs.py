@@ -11,6 +11,7 @@ from broadway_api.domain import Claim, FinishedJob, Job, JobState, LostJob, Reas
 from broadway_api.errors import ClaimLost, JobNotFound
 from broadway_api.store.records import to_millis
 from broadway_api.store.sqlite_queries import (
+    BRIEFLY,
     UNFINISHED,
     SqlitePart,
     any_job,
@@ -20,12 +21,15 @@ from broadway_api.store.sqlite_queries import (
     write_outcome,
 )
 
+#: Characters of logs that a brief write holds at most.
+_BRIEF_LOGS = 262_144
+
 
 class SqliteJobs(SqlitePart):
     """Jobs: ended, taken back, read."""
 
     async def finish_job(self, claim: Claim, result: Result, now: datetime) -> FinishedJob:
-        return await self._write(lambda db: _finish(db, claim, result, now))
+        return await self._write(lambda db: _finish(db, claim, result, now), brief=_are_brief([(claim, result)]))
 
     async def finish_jobs(
         self, results: Sequence[tuple[Claim, Result]], now: datetime
@@ -33,7 +37,7 @@ class SqliteJobs(SqlitePart):
         def work(db: sqlite3.Connection) -> list[FinishedJob | ClaimLost | JobNotFound]:
             return [_finish_or_refuse(db, claim, result, now) for claim, result in results]
 
-        return await self._write(work)
+        return await self._write(work, brief=_are_brief(results))
 
     async def expire_leases(self, now: datetime, lease: timedelta) -> list[LostJob]:
         def work(db: sqlite3.Connection) -> list[LostJob]:
@@ -71,6 +75,11 @@ class SqliteJobs(SqlitePart):
             return [StageLog(stage=row["stage"], stdout=row["stdout"], stderr=row["stderr"]) for row in rows]
 
         return await self._read(work)
+
+
+def _are_brief(results: Sequence[tuple[Claim, Result]]) -> bool:
+    logs = (log for _, result in results for log in result.logs)
+    return len(results) <= BRIEFLY and sum(len(log.stdout) + len(log.stderr) for log in logs) <= _BRIEF_LOGS
 
 
 def _finish(db: sqlite3.Connection, claim: Claim, result: Result, now: datetime) -> FinishedJob:

@@ -13,6 +13,9 @@ from broadway_api.store.records import to_millis
 from broadway_api.store.sqlite_engine import SqliteEngine
 from broadway_api.store.sqlite_schema import JOB_COLUMNS, job_from_row, optional_millis, run_from_row, worker_from_row
 
+#: Jobs that a brief write is about at most. Each takes a few statements, of some ten microseconds each.
+BRIEFLY = 32
+
 UNFINISHED = "state IN ('waiting', 'queued', 'running')"
 
 

@@ -14,7 +14,7 @@ from broadway_api.store.places import Place
 from broadway_api.store.records import to_millis
 from broadway_api.store.sqlite_engine import SqliteEngine
 from broadway_api.store.sqlite_places import handed_out, jobs_before
-from broadway_api.store.sqlite_queries import SqlitePart, marks, see_worker
+from broadway_api.store.sqlite_queries import BRIEFLY, SqlitePart, marks, see_worker
 from broadway_api.store.sqlite_ranks import queued_requirements
 from broadway_api.store.sqlite_schema import JOB_COLUMNS, job_from_row
 from broadway_api.store.turns import Turns
@@ -65,7 +65,7 @@ class SqliteQueue(SqlitePart):
             handed_out(db, claimed[again:])
             return [job_from_row(row) for row in claimed]
 
-        return await self._write(work)
+        return await self._write(work, brief=n <= BRIEFLY)
 
     async def queue_depth(self, limit: int | None = None) -> int:
         queued = "SELECT 1 FROM jobs WHERE state = 'queued' LIMIT ?"  # a negative limit is none

@@ -12,6 +12,7 @@ from broadway_api.errors import UnknownWorker, WorkerNameTaken
 from broadway_api.store import records
 from broadway_api.store.records import to_millis
 from broadway_api.store.sqlite_queries import (
+    BRIEFLY,
     SqlitePart,
     clear_worker,
     marks,
@@ -74,7 +75,7 @@ class SqliteWorkers(SqlitePart):
                 ).rowcount
             ]
 
-        return await self._write(work)
+        return await self._write(work, brief=len(running or ()) <= BRIEFLY)
 
     async def deregister_worker(self, worker_id: str, now: datetime, *, crashed: bool = False) -> list[LostJob]:
         def work(db: sqlite3.Connection) -> list[LostJob]:
