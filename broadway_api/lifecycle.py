@@ -35,6 +35,9 @@ PHASES = {
 }
 
 
+#: A worker that asks more often than this is noted to be there once in a while only.
+NOTED_EVERY = timedelta(milliseconds=250)
+
 #: How long a job that a worker failed is kept for others, if there are any.
 RETRY_ELSEWHERE = timedelta(seconds=10)
 
@@ -76,6 +79,14 @@ def new_jobs_allowed(worker: Worker, wanted: int, holds: int, now: datetime) -> 
     if worker.draining or (worker.quarantined_until and now < worker.quarantined_until):
         return 0
     return wanted if worker.quarantined_until is None else max(0, min(wanted, 1 - holds))
+
+
+def is_to_be_noted(worker: Worker, now: datetime) -> bool:
+    """Whether it matters that this worker asks for jobs, which it may do many times a second.
+
+    When a worker of the course protocol asked, which has a name, says which jobs it still works on.
+    """
+    return worker.name is not None or worker.asked_at is None or abs(now - worker.last_seen) >= NOTED_EVERY
 
 
 def worker_state(worker: Worker, now: datetime, lost_after: timedelta) -> WorkerState:

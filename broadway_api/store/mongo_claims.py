@@ -32,9 +32,6 @@ _QUEUED: Document = {"state": JobState.QUEUED}
 #: What a job that is handed out need not carry.
 _NO_LOG = {"log": False}
 
-#: A worker that asks more often than this is noted to be there once in a while only.
-SEEN_EVERY = timedelta(milliseconds=250)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
@@ -123,15 +120,12 @@ class MongoClaims:
         return [by_worker.get(worker_id, UnknownWorker(worker_id)) for worker_id in ids]
 
     async def _note_asked(self, claims: Iterable[_Claim]) -> None:
-        """Note that workers asked. A clock that was set back does not make one look silent.
-
-        When a worker of the course protocol asked, which has a name, says which jobs it still works on.
-        """
+        """Note that workers asked. A clock that was set back does not make one look silent."""
         changes = [
             UpdateOne({"_id": claim.worker.id}, {"$max": {"last_seen": now}, "$set": {"asked_at": now}})
             for claim in claims
             for now in [claim.ask.now]
-            if claim.worker.name is not None or not _asked_lately(claim.worker, now)
+            if lifecycle.is_to_be_noted(claim.worker, now)
         ]
         if changes:
             await self._workers.bulk_write(changes, ordered=False)
@@ -249,10 +243,6 @@ def _handed_out(ask: Ask, job: Mapping[str, Any]) -> Document:
         "started_at": ask.now,
         "attempt": job["attempt"] + 1,
     }
-
-
-def _asked_lately(worker: Worker, now: datetime) -> bool:
-    return worker.asked_at is not None and abs(now - worker.last_seen) < SEEN_EVERY
 
 
 def _holding(asks: Sequence[Ask], worker_id: str) -> Sequence[str]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 
+from broadway_api.domain import Job
 from broadway_api.store.places import Keys, Lane, Opening, Outlook, Place
 
 
-def handed_out(db: sqlite3.Connection, jobs: Sequence[sqlite3.Row]) -> None:
-    """Move the frontiers of the jobs' lanes to where they stood."""
+def handed_out(db: sqlite3.Connection, jobs: Iterable[tuple[Job, float]]) -> None:
+    """Move the frontiers of the jobs' lanes to their ranks."""
     furthest: dict[Lane, float] = {}
-    for job in jobs:
-        lane = (job["requirement"], job["priority"])
-        furthest[lane] = max(job["rank"], furthest.get(lane, job["rank"]))
+    for job, rank in jobs:
+        lane = (job.requirement, job.priority)
+        furthest[lane] = max(rank, furthest.get(lane, rank))
     db.executemany(
         "INSERT INTO frontiers VALUES (?, ?, ?)"
         " ON CONFLICT DO UPDATE SET rank = excluded.rank WHERE excluded.rank > rank",

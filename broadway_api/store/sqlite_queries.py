@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
+from broadway_api import lifecycle
 from broadway_api.domain import Job, LostJob, Run, Worker
 from broadway_api.errors import JobNotFound, RunNotFound, UnknownWorker
 from broadway_api.store import records
@@ -54,6 +55,12 @@ def read_job(db: sqlite3.Connection, job_id: str) -> Job:
     return jobs[0]
 
 
+def read_ranked_job(db: sqlite3.Connection, job_id: str) -> tuple[Job, float]:
+    """A job, and its rank in the queue, in which it is or was."""
+    row = db.execute(f"SELECT {JOB_COLUMNS}, rank FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return job_from_row(row), float(row["rank"])
+
+
 def read_jobs(db: sqlite3.Connection, rest: str, values: Sequence[object], *, columns: str = JOB_COLUMNS) -> list[Job]:
     return [job_from_row(row) for row in db.execute(f"SELECT {columns} FROM jobs {rest}", values)]
 
@@ -68,14 +75,14 @@ def marks(values: Collection[object]) -> str:
 
 
 def see_worker(db: sqlite3.Connection, worker_id: str, now: datetime, *, asked: bool = False) -> Worker:
-    """Note that the worker was heard of; a clock that was set back does not make it look silent."""
-    row = db.execute(
-        "UPDATE workers SET last_seen = max(last_seen, ?1), asked_at = iif(?3, ?1, asked_at) WHERE id = ?2 RETURNING *",
-        (to_millis(now), worker_id, asked),
-    ).fetchone()
-    if row is None:
-        raise UnknownWorker(worker_id)
-    return worker_from_row(row)
+    """Note that the worker was heard of, if need be; a clock that was set back does not make it look silent."""
+    worker = read_worker(db, worker_id)
+    if not asked or lifecycle.is_to_be_noted(worker, now):
+        db.execute(
+            "UPDATE workers SET last_seen = max(last_seen, ?1), asked_at = iif(?3, ?1, asked_at) WHERE id = ?2",
+            (to_millis(now), worker_id, asked),
+        )
+    return worker
 
 
 def write_outcome(db: sqlite3.Connection, job: Job) -> None:
