@@ -151,7 +151,7 @@ class Fleet:
     ) -> tuple[list[JobState | ClaimLost | JobNotFound], list[Handout]]:
         """Accept a worker's results, each for itself as `finish` does, and hand out up to `slots` new jobs, if any.
 
-        Both go to the store at the same time, and nothing is waited for: whoever gets no job here had better poll.
+        Both go to the store together, and nothing is waited for: whoever gets no job here had better poll.
         Raises UnknownWorker.
         """
         await self.check_owner(worker_id, by)
@@ -159,18 +159,32 @@ class Fleet:
             return await self._accept(results), []
         # The claim may overtake the results: what they are about is held as long as it is not known to be over.
         held = [*holding, *(claim.job_id for claim, _ in results)]
-        return await asyncio.gather(self._accept(results), self._hand_out(worker_id, slots, held))
+        answers, jobs = await self._store.exchange(
+            worker_id, results, slots, self._now(), self._policy.lease, holding=held
+        )
+        outcomes = await self._follow_up(results, answers)
+        handouts = await self._handouts_of(jobs, worker_id)
+        return outcomes, handouts if handouts or not jobs else await self._hand_out(worker_id, slots, held)
 
     async def _hand_out(self, worker_id: str, slots: int, holding: Sequence[str]) -> list[Handout]:
         """Up to `slots` jobs, without waiting for any. Raises UnknownWorker."""
         while True:
             jobs = await self._store.claim_jobs(worker_id, slots, self._now(), self._policy.lease, holding=holding)
-            handouts = [handout for job in jobs if (handout := await self._handout_or_fail(job, worker_id))]
+            handouts = await self._handouts_of(jobs, worker_id)
             if handouts or not jobs:
                 return handouts  # else none of them can be run; there may be others
 
+    async def _handouts_of(self, jobs: Sequence[Job], worker_id: str) -> list[Handout]:
+        """Those of the jobs that can be run; the others have ended."""
+        return [handout for job in jobs if (handout := await self._handout_or_fail(job, worker_id))]
+
     async def _accept(self, results: Sequence[tuple[Claim, Result]]) -> list[JobState | ClaimLost | JobNotFound]:
-        answers = await self._store.finish_jobs(results, self._now())
+        return await self._follow_up(results, await self._store.finish_jobs(results, self._now()))
+
+    async def _follow_up(
+        self, results: Sequence[tuple[Claim, Result]], answers: Sequence[FinishedJob | ClaimLost | JobNotFound]
+    ) -> list[JobState | ClaimLost | JobNotFound]:
+        """Do what results lead to that the store took; the state that each led to, or why it was refused."""
         for refusal in answers:
             if isinstance(refusal, ClaimLost | JobNotFound):
                 await self._store.worker(results[0][0].worker_id)  # who must register again is told that first

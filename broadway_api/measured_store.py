@@ -76,6 +76,12 @@ def _several_finished(metrics: Metrics, answers: Any, named: Mapping[str, Any]) 
             _finished(metrics, answer, named)
 
 
+def _exchanged(metrics: Metrics, exchanged: Any, named: Mapping[str, Any]) -> None:
+    answers, jobs = exchanged
+    _several_finished(metrics, answers, named)
+    _claimed(metrics, jobs, named)
+
+
 def _expired(metrics: Metrics, lost: Any, _: Mapping[str, Any]) -> None:
     metrics.leases_expired(len(lost))
     for job in lost:
@@ -96,6 +102,7 @@ _COUNTED: dict[str, Callable[[Metrics, Any, Mapping[str, Any]], None]] = {
     "claim_jobs": _claimed,
     "finish_job": _finished,
     "finish_jobs": _several_finished,
+    "exchange": _exchanged,
     "expire_leases": _expired,
     "deregister_worker": _deregistered,
     "cancel_jobs": _cancelled,

@@ -93,9 +93,9 @@ class Metrics:
         if timer is None:
             timer = self._timers[method] = self._store.labels(method)  # to find it takes longer than to use it
         timer.observe(seconds)
-        if method == "claim_jobs":
+        if method in ("claim_jobs", "exchange"):
             self._claim.observe(seconds)
-        elif method in ("finish_job", "finish_jobs"):
+        if method in ("finish_job", "finish_jobs", "exchange"):
             self._finish.observe(seconds)
 
     def store_failed(self) -> None:

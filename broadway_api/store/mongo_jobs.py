@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from broadway_api import lifecycle
 from broadway_api.domain import Claim, FinishedJob, Job, JobState, LostJob, Reason, Result, StageLog
 from broadway_api.errors import ClaimLost, JobNotFound
+from broadway_api.store.mongo_claims import Ask
 from broadway_api.store.mongo_documents import BY_STATE, LEASES, job_from_document
 from broadway_api.store.mongo_engine import Document, translate_errors
 from broadway_api.store.mongo_logs import read_within_job
@@ -31,6 +32,19 @@ class MongoJobs(MongoPart):
     ) -> list[FinishedJob | ClaimLost | JobNotFound]:
         reports = (Report(claim=claim, result=result, now=now) for claim, result in results)
         return await asyncio.gather(*map(self._results.finish, reports))
+
+    async def exchange(
+        self,
+        worker_id: str,
+        results: Sequence[tuple[Claim, Result]],
+        n: int,
+        now: datetime,
+        lease: timedelta,
+        *,
+        holding: Sequence[str] = (),
+    ) -> tuple[list[FinishedJob | ClaimLost | JobNotFound], list[Job]]:
+        ask = Ask(worker_id=worker_id, n=n, now=now, lease=lease, holding=holding)
+        return await asyncio.gather(self.finish_jobs(results, now), self._claims.claim(ask))
 
     async def expire_leases(self, now: datetime, lease: timedelta) -> list[LostJob]:
         latest = {"lease_expires_at": now + lease}

@@ -269,6 +269,23 @@ class Store(Protocol):
         """
         ...
 
+    async def exchange(
+        self,
+        worker_id: str,
+        results: Sequence[tuple[Claim, Result]],
+        n: int,
+        now: datetime,
+        lease: timedelta,
+        *,
+        holding: Sequence[str] = (),
+    ) -> tuple[list[FinishedJob | ClaimLost | JobNotFound], list[Job]]:
+        """Do what `finish_jobs` and `claim_jobs` do, for less than both cost; in which order is left open.
+
+        So `holding` had better name the jobs that the results are about, too. Raises UnknownWorker, and then the
+        results may have been accepted or not.
+        """
+        ...
+
     async def expire_leases(self, now: datetime, lease: timedelta) -> list[LostJob]:
         """Take back jobs whose lease ran out. Guard of each: still running, same attempt, lease not after `now`.
 

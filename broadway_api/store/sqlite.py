@@ -14,6 +14,7 @@ from typing import Any, Self
 from broadway_api.store.sqlite_assignments import SqliteAssignments
 from broadway_api.store.sqlite_deliveries import SqliteDeliveries
 from broadway_api.store.sqlite_directory import SqliteDirectory
+from broadway_api.store.sqlite_dispatch import SqliteDispatch
 from broadway_api.store.sqlite_engine import SqliteEngine
 from broadway_api.store.sqlite_jobs import SqliteJobs
 from broadway_api.store.sqlite_queue import SqliteQueue
@@ -27,6 +28,7 @@ from broadway_api.store.sqlite_workers import SqliteWorkers
 class SqliteStore(
     SqliteRuns,
     SqliteWorkers,
+    SqliteDispatch,
     SqliteJobs,
     SqliteQueue,
     SqliteDirectory,

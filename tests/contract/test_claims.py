@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from broadway_api.domain import JobState
+from broadway_api.domain import Claim, JobState, Reason
 from broadway_api.errors import UnknownWorker
 from broadway_api.ids import new_id
 from broadway_api.store.port import Store
@@ -18,6 +18,7 @@ from tests.contract.scenarios import (
     claim_on,
     claimed,
     created,
+    failure,
     jobs_of,
     later,
     started,
@@ -186,3 +187,31 @@ async def test_a_job_that_ran_out_is_not_handed_out_again_as_if_it_had_not(store
 
     assert again.attempt == 2
     assert len(again.attempts) == 1
+
+
+async def test_results_and_a_claim_may_go_to_the_store_together(store: Store, peer: Store) -> None:
+    run = await started(store, 5)
+    worker_id = await worker(store)
+    first, second = await claimed(store, worker_id, 2)
+    unknown = Claim(job_id=new_id(), worker_id=worker_id, attempt=1)
+    results = [(claim_on(first), success()), (unknown, success()), (claim_on(second), failure(Reason.RUNTIME_ERROR))]
+
+    known = [first.id, unknown.job_id, second.id]
+    answers, jobs = await store.exchange(worker_id, results, 2, NOW, LEASE, holding=known)
+
+    assert [getattr(answer, "job_id", None) or answer.job.state for answer in answers] == [  # type: ignore[union-attr]
+        JobState.SUCCEEDED,
+        unknown.job_id,
+        JobState.QUEUED,
+    ]
+    assert [(job.state, job.worker_id) for job in jobs] == [(JobState.RUNNING, worker_id)] * 2
+    assert {job.id for job in jobs}.isdisjoint(known)
+    assert await peer.job(jobs[0].id) == jobs[0]
+    assert sorted(await states(store, run)) == sorted(
+        [JobState.SUCCEEDED, JobState.RUNNING, JobState.RUNNING, JobState.QUEUED, JobState.QUEUED]
+    )
+    repeated, others = await peer.exchange(worker_id, results[:1], 5, NOW, LEASE, holding=[job.id for job in jobs])
+    assert [getattr(answer, "repeated", None) for answer in repeated] == [True]
+    assert len(others) == 2  # the one that was never handed out, and the one that came back
+    with pytest.raises(UnknownWorker):
+        await store.exchange(new_id(), [], 1, NOW, LEASE)

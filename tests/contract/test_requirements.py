@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from broadway_api.domain import JobState, Reason
-from broadway_api.store import sqlite_queue
+from broadway_api.store import sqlite_claims
 from broadway_api.store.port import Store
 from broadway_api.store.sqlite import SqliteStore
 from tests.contract.backends import SqliteBackend
@@ -104,14 +104,14 @@ async def test_courses_that_wait_in_vain_share_what_comes_at_last(store: Store) 
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("order", [sqlite_queue._URGENT, sqlite_queue._FAIR], ids=["urgent", "fair"])
+@pytest.mark.parametrize("order", [sqlite_claims._URGENT, sqlite_claims._FAIR], ids=["urgent", "fair"])
 async def test_a_claim_finds_its_job_by_one_statement_that_reads_the_heads_of_indexes(
     backend: SqliteBackend, store: Store, order: tuple[str, str]
 ) -> None:
     """What MongoDB reads is in `test_mongo.py`."""
     await started(store, 3)
     with closing(sqlite3.connect(backend.path)) as connection:
-        statement = "EXPLAIN QUERY PLAN " + sqlite_queue.first_in(order, for_others=False)
+        statement = "EXPLAIN QUERY PLAN " + sqlite_claims.first_in(order, for_others=False)
         plan = [row[3] for row in connection.execute(statement, ("", 0, '["", "gpu"]'))]
     assert any(step.startswith(f"SEARCH jobs USING INDEX {order[0]} (requirement=?") for step in plan), plan
     reads = [step for step in plan if step.startswith(("SEARCH", "SCAN")) and order[0] not in step]
