@@ -76,10 +76,13 @@ def _end_job(job: Job | None) -> Json | None:
 
 
 def _eta(summary: RunSummary, now: datetime) -> int | None:
-    """Seconds left if the jobs to come take as long as those that ended; None before the first has, and at the end."""
+    """Seconds left if the jobs to come take as long as those that ended.
+
+    None before the first has, at the end, and while no worker can run some of them.
+    """
     ended = sum(number for state, number in summary.counts.items() if state.ended)
     left = sum(summary.counts.values()) - ended
-    if summary.run.started_at is None or summary.run.state.ended or not ended or not left:
+    if summary.run.started_at is None or summary.run.state.ended or not ended or not left or summary.stranded:
         return None
     return round((now - summary.run.started_at).total_seconds() / ended * left)
 

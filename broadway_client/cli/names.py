@@ -65,11 +65,11 @@ def local_time(time: datetime | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """So many seconds, as people say it."""
+    """So many seconds, as people say it; fewer than ten with a tenth, unless they are whole."""
     if seconds is None:
         return ""
     if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 10 and isinstance(seconds, float) else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
 

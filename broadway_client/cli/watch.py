@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -51,14 +51,19 @@ class View:
     workers: Sequence[Worker] | None = None
     failures: Sequence[FoundJob] = ()
     interruption: Interruption | None = None
+    away_since: datetime | None = None
     ended: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=10_000))
 
     def saw(self, status: RunStatus, now: float) -> None:
         """Take in an event."""
-        self.status, self.interruption = status, None
+        self.status, self.interruption, self.away_since = status, None, None
         self.ended.append((now, status.ended_jobs))
         while len(self.ended) > 2 and self.ended[0][0] < now - _RATE_OVER:
             self.ended.popleft()
+
+    def lost(self, interruption: Interruption, at: datetime) -> None:
+        """Take in that nothing more is heard; `at`: the time of day."""
+        self.interruption, self.away_since = interruption, self.away_since or at
 
     def rate(self, now: float) -> float | None:
         """Jobs that end each second, of late."""
@@ -73,9 +78,13 @@ async def watch(session: Session, run_id: str) -> RunStatus:
     async with session.async_client() as client:
         if output.as_json or not output.is_terminal:
             return await _lines(client, run_id, view, output)
+
+        def now_shown() -> RenderableType:
+            return screen(view, time.monotonic())
+
         looking = asyncio.create_task(_look(client, run_id, view))
         try:
-            with Live(console=output.console, get_renderable=lambda: screen(view), refresh_per_second=4):
+            with Live(console=output.console, get_renderable=now_shown, refresh_per_second=4):
                 await _follow(client, run_id, view)
                 with suppress(ClientError):  # the last failures may have come after the last look
                     await _look_once(client, run_id, view)
@@ -87,7 +96,7 @@ async def watch(session: Session, run_id: str) -> RunStatus:
 
 async def _follow(client: AsyncClient, run_id: str, view: View) -> None:
     def interrupted(interruption: Interruption) -> None:
-        view.interruption = interruption
+        view.lost(interruption, datetime.now())
 
     async for event in client.run_events(run_id, patience=PATIENCE, on_interruption=interrupted):
         view.saw(event.run, time.monotonic())
@@ -121,14 +130,14 @@ async def _look_once(client: AsyncClient, run_id: str, view: View) -> None:
 # --- the screen ------------------------------------------------------------------------------------------------------
 
 
-def screen(view: View) -> RenderableType:
-    """All of it."""
+def screen(view: View, now: float) -> RenderableType:
+    """All of it. While nothing is heard of the run, that which is true for a moment only is left out."""
     status = view.status
     if status is None:
         return Text("asking the API …" if view.interruption is None else _away(view.interruption), style="dim")
-    now = time.monotonic()
     parts: list[RenderableType] = [_head(status), _bar(status), _counts(status)]
-    parts += [Text(line, style="dim") for line in (_pace(view, status, now), _fleet(view.workers)) if line]
+    if view.interruption is None:
+        parts += [Text(line, style="dim") for line in (_pace(view, status, now), _fleet(view.workers)) if line]
     parts += [
         Text(f"{plural(one.jobs, 'job')} cannot run: {one_line(one.message)}", style="yellow")
         for one in status.stranded
@@ -136,7 +145,7 @@ def screen(view: View) -> RenderableType:
     if view.failures:
         parts += [Text(), Text("last failures", style="bold"), _failures(view.failures)]
     if view.interruption is not None:
-        parts += [Text(_away(view.interruption), style="yellow")]
+        parts += [Text(f"as of {view.away_since:%H:%M:%S}; {_away(view.interruption)}", style="yellow")]
     elif status.state.ended and status.counts.get("failed"):
         parts += [Text(f"why: broadway run report {status.grading_run_id}", style="bold")]
     return Group(*parts)
@@ -170,22 +179,24 @@ def _pace(view: View, status: RunStatus, now: float) -> str:
         return f"took {duration((status.finished_at - status.started_at).total_seconds())}"
     rate = view.rate(now)
     words = [] if not rate else [f"{rate:.1f} jobs a second" if rate >= 1 else f"{60 * rate:.1f} jobs a minute"]
-    return ", ".join([*words, *_left(status)])
+    return ", ".join([*words, *_left(status, now - view.ended[-1][0])])
 
 
-def _left(status: RunStatus) -> list[str]:
-    return [] if status.eta_seconds is None else [f"about {duration(status.eta_seconds)} left"]
+def _left(status: RunStatus, age: float = 0.0) -> list[str]:
+    """The time left by what was told `age` seconds ago; nothing once that time is over."""
+    if status.eta_seconds is None or status.eta_seconds < age:
+        return []
+    return [f"about {duration(round(status.eta_seconds - age))} left"]
 
 
 def _fleet(workers: Sequence[Worker] | None) -> str:
     if workers is None:
         return ""
     alive = [worker for worker in workers if worker.state.value in ("alive", "draining")]
-    others = len(workers) - len(alive)
+    others = Counter(worker.state.value for worker in workers if worker not in alive)
     busy, slots = sum(len(worker.running) for worker in alive), sum(worker.slots for worker in alive)
-    plural = "" if len(alive) == 1 else "s"
-    away = f", {others} lost or in quarantine" if others else ""
-    return f"{len(alive)} worker{plural}, {busy} of {slots} slots busy{away}"
+    words = [plural(len(alive), "worker"), *([f"{busy} of {slots} slots busy"] if alive else [])]
+    return ", ".join([*words, *(f"{count} {state}" for state, count in others.items())])
 
 
 def _failures(failures: Sequence[FoundJob]) -> RenderableType:

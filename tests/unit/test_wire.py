@@ -19,6 +19,7 @@ from broadway_api.domain import (
     RunState,
     RunSummary,
     Stage,
+    Stranded,
 )
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
@@ -58,6 +59,7 @@ def summary(state: RunState = RunState.STUDENTS, started: datetime | None = NOW,
         (summary(succeeded=8), None),
         (summary(started=None, waiting=8, succeeded=1), None),
         (summary(state=RunState.FAILED, cancelled=5, queued=1), None),
+        (replace(summary(succeeded=2, queued=6), stranded=(Stranded(requirement="", jobs=1, message="m"),)), None),
     ],
 )
 def test_the_time_left_is_what_the_others_took(given_summary: RunSummary, eta: int | None) -> None:

@@ -99,7 +99,7 @@ function liveNumbers(now, samples) {
   const [since, before] = samples[0];
   const rate = at - since >= 3 ? (ended - before) / (at - since) : ended / Math.max(1, between(now.started_at, now.finished_at));
   const left = now.counts.waiting + now.counts.queued + now.counts.running;
-  const eta = rate > 0 ? left / rate : now.eta_seconds;
+  const eta = now.stranded.length ? null : rate > 0 ? left / rate : now.eta_seconds;
   const facts = JOB_STATES.filter((name) => now.counts[name]).map((name) => [[h("span", { class: `dot ${name}` }), words(name)], count(now.counts[name])]);
   if (now.started_at) facts.push([live ? "rate" : "on average", rate >= 1 ? `${rate.toFixed(1)} / s` : `${(rate * 60).toFixed(1)} / min`]);
   if (live && left) facts.push(["time left", eta === null ? "unknown yet" : `about ${duration(eta > 600 ? Math.round(eta / 60) * 60 : Math.max(1, Math.round(eta)))}`]);

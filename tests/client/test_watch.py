@@ -1,0 +1,89 @@
+"""What the live screen of a run says is true at the moment at which it stands there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Console
+
+from broadway_client.cli.watch import View, screen
+from broadway_client.errors import Unreachable
+from broadway_client.events import Interruption
+from broadway_client.models import RunState, RunStatus, Worker, WorkerState
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+RUN = RunStatus(
+    grading_run_id="697dd0a80a1b2c3d4e5f6011",
+    course="cs241",
+    state=RunState.STUDENTS,
+    success=None,
+    created_at=NOON,
+    started_at=NOON,
+    finished_at=None,
+    counts={"queued": 32, "running": 4, "succeeded": 3, "failed": 1},
+    reasons={"stage_failed": 1},
+    eta_seconds=60,
+    pre_processing_job=None,
+    post_processing_job=None,
+)
+WORKER = Worker(
+    worker_id="697dd0a80a1b2c3d4e5f6012",
+    hostname="eniac",
+    slots=4,
+    runtime="docker",
+    version="1",
+    labels={},
+    state=WorkerState.ALIVE,
+    quarantined_until=None,
+    registered_at=NOON,
+    last_seen=NOON,
+    running=("1", "2", "3"),
+    jobs_processed=0,
+)
+
+
+def shown(view: View, now: float) -> str:
+    console = Console(width=150)
+    with console.capture() as capture:
+        console.print(screen(view, now))
+    return capture.get()
+
+
+def watched() -> View:
+    """At 10 s of a clock one job had ended, at 30 s four."""
+    view = View(workers=[WORKER])
+    view.saw(replace(RUN, counts={**RUN.counts, "succeeded": 0}), 10)
+    view.saw(RUN, 30)
+    return view
+
+
+def test_the_time_left_grows_less_while_nothing_happens_until_it_is_over() -> None:
+    view = watched()
+    assert "9.0 jobs a minute, about 60 s left" in shown(view, 30)
+    assert "4.5 jobs a minute, about 40 s left" in shown(view, 50)
+    assert "left" not in shown(view, 91)
+
+
+def test_an_api_that_is_away_leaves_what_was_true_when_it_went() -> None:
+    view = watched()
+    for seconds in (0, 30):
+        away = Interruption(error=Unreachable("http://broadway", "refused", sent=False), pause=1.0)
+        view.lost(away, NOON + timedelta(seconds=seconds))
+    text = shown(view, 60)
+    assert "as of 12:00:00; the API is away, trying again: no answer from http://broadway: refused" in text
+    assert "4 of 40" in text
+    assert not any(word in text for word in ("jobs a minute", "left", "slots"))
+    view.saw(RUN, 61)
+    text = shown(view, 61)
+    assert "away" not in text
+    assert "1 worker, 3 of 4 slots busy" in text
+
+
+def test_workers_that_take_no_jobs_are_called_what_they_are() -> None:
+    view = watched()
+    lost, quarantined = (replace(WORKER, state=state) for state in (WorkerState.LOST, WorkerState.QUARANTINED))
+    view.workers = [lost, quarantined, lost]
+    assert "0 workers, 2 lost, 1 quarantined\n" in shown(view, 30)
+    view.workers = [WORKER, lost]
+    assert "1 worker, 3 of 4 slots busy, 1 lost\n" in shown(view, 30)
