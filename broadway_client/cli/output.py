@@ -61,6 +61,8 @@ class Output:
         self._stdout = stdout or sys.stdout
         # Piped text is cut to no width and coloured only if FORCE_COLOR says so.
         self.console = Console(file=self._stdout, highlight=False, emoji=False, soft_wrap=True)
+        #: For what is drawn over itself: lines that are too long are folded.
+        self.screen = Console(file=self._stdout, highlight=False, emoji=False)
         self._aside = Console(file=stderr or sys.stderr, highlight=False, emoji=False, soft_wrap=True)
 
     @property

@@ -84,7 +84,7 @@ async def watch(session: Session, run_id: str) -> RunStatus:
 
         looking = asyncio.create_task(_look(client, run_id, view))
         try:
-            with Live(console=output.console, get_renderable=now_shown, refresh_per_second=4):
+            with Live(console=output.screen, get_renderable=now_shown, refresh_per_second=4):
                 await _follow(client, run_id, view)
                 with suppress(ClientError):  # the last failures may have come after the last look
                     await _look_once(client, run_id, view)
@@ -145,7 +145,10 @@ def screen(view: View, now: float) -> RenderableType:
     if view.failures:
         parts += [Text(), Text("last failures", style="bold"), _failures(view.failures)]
     if view.interruption is not None:
-        parts += [Text(f"as of {view.away_since:%H:%M:%S}; {_away(view.interruption)}", style="yellow")]
+        parts += [
+            Text(f"as of {view.away_since:%H:%M:%S}", style="yellow"),
+            Text(_away(view.interruption), style="yellow"),
+        ]
     elif status.state.ended and status.counts.get("failed"):
         parts += [Text(f"why: broadway run report {status.grading_run_id}", style="bold")]
     return Group(*parts)
@@ -177,9 +180,12 @@ def _pace(view: View, status: RunStatus, now: float) -> str:
         if status.started_at is None or status.finished_at is None:
             return ""
         return f"took {duration((status.finished_at - status.started_at).total_seconds())}"
-    rate = view.rate(now)
-    words = [] if not rate else [f"{rate:.1f} jobs a second" if rate >= 1 else f"{60 * rate:.1f} jobs a minute"]
-    return ", ".join([*words, *_left(status, now - view.ended[-1][0])])
+    if not (rate := view.rate(now)):
+        return ", ".join(_left(status, now - view.ended[-1][0]))
+    speed = f"{rate:.1f} jobs a second" if rate >= 1 else f"{60 * rate:.1f} jobs a minute"
+    if status.stranded:
+        return speed
+    return f"{speed}, about {duration(round((status.total - status.ended_jobs) / rate))} left"
 
 
 def _left(status: RunStatus, age: float = 0.0) -> list[str]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from broadway_client.cli.watch import View, screen
 from broadway_client.errors import Unreachable
 from broadway_client.events import Interruption
-from broadway_client.models import RunState, RunStatus, Worker, WorkerState
+from broadway_client.models import RunState, RunStatus, Stranded, Worker, WorkerState
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 RUN = RunStatus(
@@ -58,10 +58,20 @@ def watched() -> View:
     return view
 
 
-def test_the_time_left_grows_less_while_nothing_happens_until_it_is_over() -> None:
+def test_the_time_left_is_that_of_jobs_at_the_rate_that_is_shown() -> None:
     view = watched()
-    assert "9.0 jobs a minute, about 60 s left" in shown(view, 30)
-    assert "4.5 jobs a minute, about 40 s left" in shown(view, 50)
+    assert "9.0 jobs a minute, about 4 min left" in shown(view, 30)
+    view.saw(replace(RUN, stranded=(Stranded(require=(), jobs=32, message="no worker is connected"),)), 31)
+    text = shown(view, 31)
+    assert "8.6 jobs a minute\n" in text
+    assert "32 jobs cannot run: no worker is connected" in text
+
+
+def test_until_there_is_a_rate_the_time_left_is_the_apis_and_passes() -> None:
+    view = View()
+    view.saw(RUN, 30)
+    assert "\nabout 60 s left" in shown(view, 30)
+    assert "\nabout 40 s left" in shown(view, 50)
     assert "left" not in shown(view, 91)
 
 
@@ -71,7 +81,7 @@ def test_an_api_that_is_away_leaves_what_was_true_when_it_went() -> None:
         away = Interruption(error=Unreachable("http://broadway", "refused", sent=False), pause=1.0)
         view.lost(away, NOON + timedelta(seconds=seconds))
     text = shown(view, 60)
-    assert "as of 12:00:00; the API is away, trying again: no answer from http://broadway: refused" in text
+    assert "as of 12:00:00\nthe API is away, trying again: no answer from http://broadway: refused" in text
     assert "4 of 40" in text
     assert not any(word in text for word in ("jobs a minute", "left", "slots"))
     view.saw(RUN, 61)
