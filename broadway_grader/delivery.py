@@ -51,8 +51,6 @@ class Delivery:
     async def _deliver(
         self, result: JobResult, worker_id: Callable[[], str], report: Report, kept_for: str | None
     ) -> bool:
-        what = f"reporting job {result.job_id} attempt {result.attempt}"
-
         async def post(body: JobResult) -> str:
             nonlocal kept_for
             holder = worker_id()
@@ -63,22 +61,25 @@ class Delivery:
 
         try:
             try:
-                state = await self._post_in_size(post, result, what)
+                state = await self._post_in_size(post, result)
             except UnknownWorker as error:
                 # The same answer comes from an API that was started with another token, which must not cost the
                 # result: only one that knows our token, and so registers us, can know that the id is gone.
                 await self._membership.renew(error.worker_id)
-                state = await self._post_in_size(post, result, what)
+                state = await self._post_in_size(post, result)
         except ApiError as error:
-            log.error("%s: given up and set aside, as %s", what, error)  # noqa: TRY400
+            log.error(  # noqa: TRY400
+                "result of job %s attempt %s is given up and set aside: %s", result.job_id, result.attempt, error
+            )
             await asyncio.to_thread(self._spool.refuse, result)
             return False
-        log.info("%s: accepted, the job is %s", what, state)
+        log.info("result of job %s attempt %s is accepted, the job is %s", result.job_id, result.attempt, state)
         await asyncio.to_thread(self._spool.remove, result)
         return True
 
-    async def _post_in_size(self, post: Callable[[JobResult], Awaitable[str]], body: JobResult, what: str) -> str:
+    async def _post_in_size(self, post: Callable[[JobResult], Awaitable[str]], body: JobResult) -> str:
         """Post until answered, with ever less of the logs while that is too large; raises any other refusal."""
+        what = f"reporting job {body.job_id} attempt {body.attempt}"
         cut_offs = 0
 
         async def once() -> str:
@@ -97,7 +98,9 @@ class Delivery:
             except TooLarge as error:
                 if not body.has_logs():
                     raise
-                log.warning("%s: trying with half of its logs, as %s", what, error)
+                log.warning(
+                    "result of job %s attempt %s is tried with half of its logs: %s", body.job_id, body.attempt, error
+                )
                 body = body.with_halved_logs()
 
     async def _keep(self, spooled: SpooledResult) -> None:

@@ -112,7 +112,8 @@ def test_cancelling_a_run_stops_its_jobs_within_a_heartbeat(fleet: Fleet, runtim
     assert fleet.finish(fleet.grade(run_config("true", "true")))["counts"]["succeeded"] == 2, "the slots are free"
     assert {job["state"] for job in fleet.jobs(run_id)} == {"cancelled"}
     cancelled = {job["job_id"] for job in fleet.jobs(run_id)}
-    reported = re.findall(r"reporting job (\w+)", fleet.graders["grader"].output())
+    reported = re.findall(r"result of job (\w+)", fleet.graders["grader"].output())
+    assert reported
     assert cancelled.isdisjoint(reported)
     fleet.stop()
     assert refused(fleet) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,7 @@ from broadway_grader.retry import Backoff, retry
 from broadway_grader.spool import Spool
 from broadway_grader.worker import Worker
 from broadway_grader.worker_ids import WorkerIds
+from logs import JsonFormatter
 from tests.grader.fake_api import CUT, Call, FakeApi, Reply, fail, success
 from tests.grader.stages import until
 
@@ -412,6 +415,26 @@ async def test_a_result_that_is_refused_is_dropped(grader: Grader, api: FakeApi,
     api.say("claim", jobs(2, 3))
     await running(grader, 2, 3)
     assert len(api.of("report")) == 1
+
+
+async def test_what_becomes_of_results_is_logged_with_their_ids(
+    grader: Grader, api: FakeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "broadway_grader.delivery")
+    api.say("claim", jobs(1, 2))
+    api.say("report", fail(409))
+    grader.start()
+    await running(grader, 1, 2)
+    grader.runner.end(1)
+    grader.runner.end(2)
+
+    def told() -> list[dict[str, Any]]:
+        records = [record for record in caplog.records if record.name == "broadway_grader.delivery"]
+        return [json.loads(JsonFormatter().format(record)) for record in records]
+
+    await until(lambda: len(told()) == 2, "both to be logged")
+    assert {(line["job_id"], line["attempt"]) for line in told()} == {(job_id(1), 1), (job_id(2), 1)}
+    assert {line["level"] for line in told()} == {"error", "info"}
 
 
 async def test_a_job_that_was_lost_before_the_answer_that_gave_it_came_is_not_begun(
