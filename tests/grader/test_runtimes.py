@@ -79,11 +79,11 @@ async def test_stages_share_job_and_nothing_else(runtime: Runtime, place: Place)
 async def test_a_stage_that_takes_too_long_is_killed_with_all_that_it_forked(runtime: Runtime, place: Place) -> None:
     marker = f"29{uuid.uuid4().int % 10**9}"
     script = f"(setsid sleep {marker} >/dev/null 2>&1 &); (sleep {marker} &); echo begun; sleep {marker}"
-    result = await runtime.run_stage(sh(script, timeout=0.7), place)
+    result = await runtime.run_stage(sh(script, timeout=2), place)
     assert (result.exit_code, result.reason) == (None, Reason.TIMEOUT)
-    assert "0.7 s" in str(result.message)
+    assert "2 s" in str(result.message)
     assert result.stdout.text == "begun\n"
-    assert 0.6 < (result.finished_at - result.started_at).total_seconds() < 5
+    assert 1.9 < (result.finished_at - result.started_at).total_seconds() < 30
     assert processes(f"sleep {marker}") == []
 
 
@@ -195,7 +195,7 @@ async def test_a_stage_that_floods_is_still_killed_in_time(runtime: Runtime, pla
     assert result.reason is Reason.TIMEOUT
     assert result.stdout.truncated
     assert result.stderr.truncated
-    assert (result.finished_at - result.started_at).total_seconds() < 10
+    assert (result.finished_at - result.started_at).total_seconds() < 30
 
 
 async def test_output_that_is_no_utf8_is_replaced(runtime: Runtime, place: Place) -> None:

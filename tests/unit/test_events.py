@@ -122,9 +122,9 @@ async def test_jobs_that_nobody_told_of_are_found() -> None:
     wake_ups, queue = WakeUps(), CountedQueue(0, 0, 1)
     watching = asyncio.create_task(watch_queue(queue, wake_ups, seconds=0))
     with wake_ups.place({}) as first, wake_ups.place({}) as second:
-        await asyncio.wait_for(first.wait(), 10)
+        await asyncio.wait_for(first.wait(), 30)
         assert queue.looks >= 3
-        await asyncio.wait_for(second.wait(), 10)  # one job each look
+        await asyncio.wait_for(second.wait(), 30)  # one job each look
     watching.cancel()
     with suppress(asyncio.CancelledError):
         await watching
@@ -137,7 +137,7 @@ async def test_the_store_is_left_alone_while_nobody_waits() -> None:
         await asyncio.sleep(0)
     assert queue.looks == 0
     with wake_ups.place({}):
-        await asyncio.wait_for(queue.looked.wait(), 10)
+        await asyncio.wait_for(queue.looked.wait(), 30)
     watching.cancel()
     with suppress(asyncio.CancelledError):
         await watching
@@ -153,9 +153,9 @@ async def test_a_store_that_is_away_is_for_the_supervisor() -> None:
 
     wake_ups = WakeUps()
     with wake_ups.place({}), pytest.raises(StoreUnavailable):
-        await asyncio.wait_for(watch_queue(Away(1), wake_ups, seconds=0), 10)
+        await asyncio.wait_for(watch_queue(Away(1), wake_ups, seconds=0), 30)
     with pytest.raises(StoreUnavailable):
-        await asyncio.wait_for(listen_for_jobs(Away(1), wake_ups), 10)
+        await asyncio.wait_for(listen_for_jobs(Away(1), wake_ups), 30)
 
 
 async def test_news_of_jobs_queued_elsewhere_wakes_as_many_as_there_are() -> None:
@@ -164,10 +164,10 @@ async def test_news_of_jobs_queued_elsewhere_wakes_as_many_as_there_are() -> Non
     with ExitStack() as stack:
         places = [stack.enter_context(wake_ups.place({})) for _ in range(4)]
         queue.news.release()
-        await asyncio.wait_for(places[1].wait(), 10)
+        await asyncio.wait_for(places[1].wait(), 30)
         assert [place.is_set() for place in places] == [True, True, False, False]
         queue.news.release()
-        await asyncio.wait_for(places[2].wait(), 10)
+        await asyncio.wait_for(places[2].wait(), 30)
         assert not places[3].is_set()
     listening.cancel()
     with suppress(asyncio.CancelledError):

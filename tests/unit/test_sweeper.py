@@ -149,7 +149,7 @@ async def store_away(world: World) -> None:
     """The supervisor begins anew after that."""
     world.store.away = True
     with pytest.raises(StoreUnavailable):
-        await asyncio.wait_for(world.sweeper.run(), 10)
+        await asyncio.wait_for(world.sweeper.run(), 30)
     world.store.away = False
 
 
@@ -252,7 +252,7 @@ async def test_sweeping_begins_at_once_and_goes_on(world: World) -> None:
     quick = Policy(heartbeat_interval=1, lease=timedelta(milliseconds=60))
     settler = Settler(world.store, world.wake_ups, world.clock.now)
     task = asyncio.create_task(Sweeper(world.store, settler, world.wake_ups, quick, world.clock).run())
-    async with asyncio.timeout(10), world.store.swept:
+    async with asyncio.timeout(30), world.store.swept:
         await world.store.swept.wait_for(lambda: world.store.calls.count("unsettled_runs") >= 3)
     task.cancel()
     with suppress(asyncio.CancelledError):
