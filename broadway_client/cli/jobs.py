@@ -13,6 +13,7 @@ from broadway_client.cli.names import duration, job_id, job_name, local_time, nu
 from broadway_client.cli.output import STYLES, Output
 from broadway_client.cli.session import Session, connected
 from broadway_client.client import Client
+from broadway_client.errors import Unavailable, Unreachable
 from broadway_client.models import JobDetail
 
 _JOB = click.argument("job_", metavar="JOB")
@@ -136,4 +137,7 @@ def _follow(session: Session, client: Client, found: str, stage: int | None, str
         logs.follow(session.output, client, found, stage, stream)
     except KeyboardInterrupt:
         session.output.aside(f"\nthe job goes on; to come back: broadway job log --follow {found}")
+        raise
+    except (Unreachable, Unavailable):
+        session.output.aside(f"to come back once there is an API: broadway job log --follow {found}")
         raise

@@ -17,7 +17,7 @@ from broadway_client.cli.exits import Exit
 from broadway_client.cli.names import duration, job_name, local_time, number, plural, run_id, student_name
 from broadway_client.cli.output import STYLES, Output
 from broadway_client.cli.session import Session, connected
-from broadway_client.errors import InvalidRequest
+from broadway_client.errors import InvalidRequest, Unavailable, Unreachable
 from broadway_client.models import Job, JobState, RunState, RunStatus
 
 T = TypeVar("T")
@@ -177,6 +177,9 @@ def _watch(session: Session, found: str) -> None:
         end = asyncio.run(_until_interrupted(watch.watch(session, found)))
     except KeyboardInterrupt:
         session.output.aside(f"\nthe run goes on; to come back: broadway run watch {found}")
+        raise
+    except (Unreachable, Unavailable):
+        session.output.aside(f"to come back once there is an API: broadway run watch {found}")
         raise
     if end.state is not RunState.FINISHED:
         raise click.exceptions.Exit(Exit.NOT_WELL)

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from rich.console import Console
 
+from broadway_client.cli import logs, watch
+from broadway_client.cli.exits import Exit
+from broadway_client.cli.main import main
+from broadway_client.cli.processes import free_port
 from broadway_client.cli.watch import View, screen
 from broadway_client.errors import Unreachable
 from broadway_client.events import Interruption
@@ -97,3 +102,16 @@ def test_workers_that_take_no_jobs_are_called_what_they_are() -> None:
     assert "0 workers, 2 lost, 1 quarantined\n" in shown(view, 30)
     view.workers = [WORKER, lost]
     assert "1 worker, 3 of 4 slots busy, 1 lost\n" in shown(view, 30)
+
+
+def test_an_api_that_stays_away_is_given_up_with_the_way_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watch, "PATIENCE", 0.2)
+    monkeypatch.setattr(logs, "PATIENCE", 0.2)
+    words = ("--api", f"http://127.0.0.1:{free_port()}", "--token", "t")
+    for command in (["run", "watch", RUN.grading_run_id], ["job", "log", "--follow", RUN.grading_run_id]):
+        assert main([*command, *words]) == Exit.AWAY
+        told = capsys.readouterr().err
+        assert f"to come back once there is an API: broadway {' '.join(command)}" in told
+        assert "connection refused" in told.lower()
