@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.api.likeness import assert_like
 from tests.api.serving import Api, Json, run_config, sample
-from tests.api.test_samples import assert_like
 
 UNKNOWN = "0123456789abcdef01234567"
 
