@@ -51,8 +51,7 @@ class MongoStore(
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._claims.close()
-        await self._results.close()
+        await self._exchange.close()
         await self._bell.close()
         await self._broadcast.close()
         await self._engine.close()

@@ -1,36 +1,32 @@
 """Claims on MongoDB: those that arrive at one process together are served by a few commands for all of them.
 
-The heads of both orders are read once, given to the callers in the order of the turns, and taken by one write, of which
-each part is guarded: queued still, at that attempt. What another process took meanwhile is looked for again.
+The heads of both orders are given to the callers in the order of the turns, and taken by one write, each part of which
+is guarded: queued still, at that attempt. What another process took meanwhile is looked for again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from pymongo import ReturnDocument, UpdateOne
 
 from broadway_api import capabilities, lifecycle
 from broadway_api.domain import Job, JobState, Worker
 from broadway_api.errors import UnknownWorker
-from broadway_api.store.mongo_batches import Batches
-from broadway_api.store.mongo_documents import BY_FAIRNESS, BY_URGENCY, HELD, job_from_document, worker_from_document
+from broadway_api.store.mongo_documents import BY_FAIRNESS, BY_ID, job_from_document
 from broadway_api.store.mongo_engine import Collection, Document
 from broadway_api.store.mongo_places import MongoPlaces
-from broadway_api.store.mongo_ranks import MongoRanks
+from broadway_api.store.mongo_read_ahead import FAIR, NO_LOG, URGENT, Heads, ReadAhead, Sight
+from broadway_api.store.mongo_results import Phase, phase_of
+from broadway_api.store.mongo_running import RunningJobs
+from broadway_api.store.mongo_worker_notes import WorkerNotes
 from broadway_api.store.turns import Turns
 
-_URGENT = (BY_URGENCY, [("priority", -1), ("rank", 1), ("_id", 1)])
-_FAIR = (BY_FAIRNESS, [("rank", 1), ("_id", 1)])
-
 _QUEUED: Document = {"state": JobState.QUEUED}
-
-#: What a job that is handed out need not carry.
-_NO_LOG = {"log": False}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,14 +41,23 @@ class Ask:
 
 
 @dataclass(kw_only=True, slots=True)
-class _Claim:
+class PendingClaim:
     """What becomes of an ask."""
 
     ask: Ask
     worker: Worker
     wanted: int = 0
     served: tuple[str, ...] = ()
+    by_old_sight: bool = False  # there may be more by now
     jobs: list[Job] = field(default_factory=list)
+
+    def look(self, sight: Sight) -> None:
+        """Find out how many queued jobs it may have, and which."""
+        ask, worker = self.ask, sight.workers.get(self.worker.id, self.worker)
+        holds = len(self.jobs) + len(ask.holding)
+        self.wanted = lifecycle.new_jobs_allowed(worker, ask.n - len(self.jobs), holds, ask.now)
+        self.served = tuple(text for text in sight.queued if capabilities.fits(worker.labels, text))
+        self.by_old_sight = sight.is_old
 
     def is_for_others(self, job: Document) -> bool:
         """Whether another worker is to try it first."""
@@ -60,156 +65,153 @@ class _Claim:
         return job["avoid_worker_id"] == self.worker.id and until is not None and until > self.ask.now
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handout:
+    """A queued job that is to become a worker's, unless it is another's sooner."""
+
+    claim: PendingClaim
+    job: Document
+
+    @property
+    def guard(self) -> Document:
+        """Says of the job that it is still as it was read, and was not queued anew: that gives it another rank."""
+        return {**{name: self.job[name] for name in ("_id", "run_id", "rank", "attempt")}, **_QUEUED}
+
+    @property
+    def change(self) -> UpdateOne:
+        """Takes it."""
+        return UpdateOne(self.guard, {"$set": self.fields}, hint=BY_ID)
+
+    @property
+    def fields(self) -> Document:
+        """What taking it sets."""
+        ask = self.claim.ask
+        return {
+            "state": JobState.RUNNING.value,
+            "worker_id": ask.worker_id,
+            "lease_expires_at": ask.now + ask.lease,
+            "started_at": ask.now,
+            "attempt": self.job["attempt"] + 1,
+        }
+
+
 class MongoClaims:
     """Hands out jobs."""
 
-    def __init__(self, jobs: Collection, workers: Collection, ranks: MongoRanks, places: MongoPlaces) -> None:
+    def __init__(
+        self,
+        jobs: Collection,
+        workers: Collection,
+        places: MongoPlaces,
+        running: RunningJobs,
+        ahead: ReadAhead,
+        notes: WorkerNotes,
+    ) -> None:
         self._jobs = jobs
         self._workers = workers
-        self._ranks = ranks
         self._places = places
+        self._running = running
+        self._ahead = ahead
+        self._notes = notes
         self._turns = Turns()
-        # One batch at a time: two of one process would only run after the same jobs.
-        self._batches: Batches[Ask, list[Job] | UnknownWorker] = Batches(self._serve, name="claims", at_once=1)
 
-    async def claim(self, ask: Ask) -> list[Job]:
-        """Jobs for a worker. Raises UnknownWorker."""
-        answer = await self._batches.ask(ask)
-        if isinstance(answer, UnknownWorker):
-            raise answer
-        return answer
+    def hand_out(self, asks: Sequence[Ask], *, under_load: bool) -> Claiming:
+        """Begin to hand out jobs."""
+        return Claiming(self, asks, under_load=under_load)
 
-    async def close(self) -> None:
-        """Finish what was asked for."""
-        await self._batches.close()
-
-    async def _serve(self, asks: Sequence[Ask]) -> list[list[Job] | UnknownWorker]:
-        answers: dict[int, list[Job] | UnknownWorker] = {}
-        rest = dict(enumerate(asks))
-        while rest:  # of one worker's asks each but the first sees what the one before it got
-            firsts = {ask.worker_id: number for number, ask in reversed(rest.items())}
-            together = {number: rest.pop(number) for number in sorted(firsts.values())}
-            served = await self._serve_workers(list(together.values()))
-            answers.update(zip(together, served, strict=True))
-        return [answers[number] for number in range(len(asks))]
-
-    async def _serve_workers(self, asks: Sequence[Ask]) -> list[list[Job] | UnknownWorker]:
-        """Claims of different workers."""
-        ids = [ask.worker_id for ask in asks]
-        running = {"worker_id": {"$in": ids}, "state": JobState.RUNNING}
-        documents, held, queued = await asyncio.gather(
-            self._workers.find({"_id": {"$in": ids}}).to_list(),
-            self._jobs.find(running, {"worker_id": True}, hint=HELD).to_list(),
-            self._ranks.queued_requirements(),
-        )
-        workers = {document["_id"]: worker_from_document(document) for document in documents}
-        claims = [_Claim(ask=ask, worker=workers[ask.worker_id]) for ask in asks if ask.worker_id in workers]
-        unanswered = {job["worker_id"] for job in held if job["_id"] not in _holding(asks, job["worker_id"])}
-        await asyncio.gather(
-            self._note_asked(claims),
-            *(self._hand_out_again(claim) for claim in claims if claim.worker.id in unanswered),
-        )
+    async def begin(self, asks: Sequence[Ask], *, under_load: bool) -> list[PendingClaim]:
+        """Claims of different workers, those that are known: with what they hold unknowingly, and what they want."""
+        sight = await self._ahead.sight([ask.worker_id for ask in asks], may_be_old=under_load)
+        claims = [
+            PendingClaim(ask=ask, worker=sight.workers[ask.worker_id]) for ask in asks if ask.worker_id in sight.workers
+        ]
         for claim in claims:
             ask = claim.ask
-            holds = len(claim.jobs) + len(ask.holding)
-            claim.wanted = lifecycle.new_jobs_allowed(claim.worker, ask.n - len(claim.jobs), holds, ask.now)
-            claim.served = tuple(text for text in queued if capabilities.fits(claim.worker.labels, text))
-        for served in {claim.served: None for claim in claims if claim.served}:
-            await self._hand_out_among([claim for claim in claims if claim.served == served], served)
-        by_worker = {claim.worker.id: claim.jobs for claim in claims}
-        return [by_worker.get(worker_id, UnknownWorker(worker_id)) for worker_id in ids]
+            if lifecycle.is_to_be_noted(claim.worker, ask.now):
+                self._notes.asked(claim.worker, ask.now)
+            held = self._running.held_by(ask.worker_id) | sight.held.get(ask.worker_id, set())
+            if held - set(ask.holding):
+                await self._hand_out_again(claim)
+            claim.look(sight)
+        return claims
 
-    async def _note_asked(self, claims: Iterable[_Claim]) -> None:
-        """Note that workers asked. A clock that was set back does not make one look silent."""
-        changes = [
-            UpdateOne({"_id": claim.worker.id}, {"$max": {"last_seen": now}, "$set": {"asked_at": now}})
-            for claim in claims
-            for now in [claim.ask.now]
-            if lifecycle.is_to_be_noted(claim.worker, now)
-        ]
-        if changes:
-            await self._workers.bulk_write(changes, ordered=False)
+    async def look_again(self, claims: Sequence[PendingClaim]) -> None:
+        """Let claims go by what is so now, which began by what was so a moment ago."""
+        sight = await self._ahead.sight([claim.worker.id for claim in claims], may_be_old=False)
+        for claim in claims:
+            claim.look(sight)
 
-    async def _hand_out_again(self, claim: _Claim) -> None:
+    async def _hand_out_again(self, claim: PendingClaim) -> None:
         """Jobs that the worker holds without knowing of them, with a new lease."""
         ask = claim.ask
         held = {"worker_id": ask.worker_id, "state": JobState.RUNNING}
-        found = self._jobs.find({**held, "_id": {"$nin": list(ask.holding)}}, {"attempt": True})
-        for job in (await found.sort([("rank", 1), ("_id", 1)]).to_list())[: ask.n]:
+        which = {**held, "_id": {"$nin": list(ask.holding)}}
+        found = await self._jobs.find(which, {"attempt": True}).sort([("rank", 1), ("_id", 1)]).to_list()
+        self._running.discard(self._running.held_by(ask.worker_id) - {job["_id"] for job in found})
+        for job in found[: ask.n]:
             document = await self._jobs.find_one_and_update(
                 {"_id": job["_id"], "attempt": job["attempt"], **held},
                 {"$set": {"lease_expires_at": ask.now + ask.lease}},
-                _NO_LOG,
+                NO_LOG,
                 return_document=ReturnDocument.AFTER,
             )
             if document is not None:
                 claim.jobs.append(job_from_document(document))
 
-    async def _hand_out_among(self, claims: Sequence[_Claim], served: Sequence[str]) -> None:
-        """Queued jobs to workers that can run the same ones, until all have what they want or nothing is left."""
-        while open_claims := [claim for claim in claims if claim.wanted > 0]:
-            number = sum(claim.wanted for claim in open_claims)
-            urgent, fair = await asyncio.gather(*(self._heads(served, order, number) for order in (_URGENT, _FAIR)))
-            chosen = self._chosen(open_claims, urgent, fair)
-            await self._take(chosen)
-            if len(chosen) == len(urgent) < number:
-                return  # that was all there is
-            if not chosen:
-                break  # others are to try first what there is
+    async def choose(self, claims: Iterable[PendingClaim], *, under_load: bool) -> list[Handout]:
+        """Which queued jobs to try to take for those who want some. Who can have none wants none any more."""
+        groups: dict[tuple[str, ...], list[PendingClaim]] = {}
         for claim in claims:
-            if claim.wanted > 0:
-                await self._hand_out_alone(claim)
-
-    async def _heads(self, served: Sequence[str], order: tuple[str, list[tuple[str, int]]], n: int) -> list[Document]:
-        """The first jobs of the queue in an order: of each requirement it reads as many keys at most."""
-        index, by = order
-        which = {**_QUEUED, "requirement": {"$in": list(served)}}
-        return await self._jobs.find(which, _NO_LOG, hint=index).sort(by).limit(n).batch_size(n + 1).to_list()
-
-    def _chosen(
-        self, claims: Sequence[_Claim], urgent: Sequence[Document], fair: Sequence[Document]
-    ) -> list[tuple[_Claim, Document]]:
-        """Who is to get which job, in the order of the turns; nobody what others are to try first."""
-        left = {job["_id"]: job for job in (*fair, *urgent)}
-        chosen = []
+            if not claim.served:
+                claim.wanted = 0
+            elif claim.wanted > 0:
+                groups.setdefault(claim.served, []).append(claim)
+        heads_of = await asyncio.gather(
+            *(
+                self._ahead.heads(served, sum(claim.wanted for claim in group), may_be_old=under_load)
+                for served, group in groups.items()
+            )
+        )
+        chosen: list[Handout] = []
         turns = self._turns.ahead()
-        for claim in claims:
-            for _ in range(claim.wanted):
-                heads = fair if turns.is_fair(claim.worker.labels) else urgent
-                job = next((one for one in heads if one["_id"] in left and not claim.is_for_others(one)), None)
-                if job is None:
-                    break
-                turns.took(claim.worker.labels)
-                chosen.append((claim, left.pop(job["_id"])))
+        for group, heads in zip(groups.values(), heads_of, strict=True):
+            heads.drop_given()  # of what was read, to workers that can run others besides
+            some = _chosen(group, heads, turns)
+            for handout in some:
+                self._ahead.give(handout.job["_id"])
+            chosen += some
+            if heads.are_all and len(some) == len(heads.urgent):
+                got = Counter(id(handout.claim) for handout in some)
+                for claim in group:
+                    claim.wanted = got[id(claim)]
+            elif not some and heads.urgent:
+                for claim in group:  # others are to try first what there is
+                    await self._hand_out_alone(claim)
+                    claim.wanted = 0
+        await self._places.about_to_hand_out([handout.job for handout in chosen])
         return chosen
 
-    async def _take(self, chosen: Sequence[tuple[_Claim, Document]]) -> None:
-        """Make each of those jobs the worker's, unless it was another's sooner."""
-        if not chosen:
-            return
-        await self._places.about_to_hand_out([job for _, job in chosen])
-        changes = [
-            UpdateOne({"_id": job["_id"], **_QUEUED, "attempt": job["attempt"]}, {"$set": _handed_out(claim.ask, job)})
-            for claim, job in chosen
-        ]
-        written = await self._jobs.bulk_write(changes, ordered=False)
-        taken = {job["_id"] for _, job in chosen}
-        if written.modified_count < len(chosen):
-            taken = await self._taken(chosen)
-        for claim, job in chosen:
-            if job["_id"] in taken:
-                claim.jobs.append(job_from_document(job | _handed_out(claim.ask, job)))
-                claim.wanted -= 1
-                self._turns.took(claim.worker.labels)
+    async def taken(self, chosen: Sequence[Handout], *, all_of_them: bool) -> list[Job]:
+        """Note what became of chosen jobs that were to be written; return those that are now their worker's."""
+        if not all_of_them:
+            wanted = {one.job["_id"]: (one.claim.worker.id, one.job["attempt"] + 1) for one in chosen}
+            running = {"_id": {"$in": [*wanted]}, "state": JobState.RUNNING}
+            found = await self._jobs.find(running, {"worker_id": True, "attempt": True}).to_list()
+            ours = {job["_id"] for job in found if (job["worker_id"], job["attempt"]) == wanted[job["_id"]]}
+            if len(ours) < len(chosen):
+                self._ahead.contended()
+            chosen = [handout for handout in chosen if handout.job["_id"] in ours]
+        jobs = []
+        for handout in chosen:
+            job = job_from_document(handout.job | handout.fields)
+            handout.claim.jobs.append(job)
+            handout.claim.wanted -= 1
+            self._turns.took(handout.claim.worker.labels)
+            self._running.add(job)
+            jobs.append(job)
+        return jobs
 
-    async def _taken(self, chosen: Sequence[tuple[_Claim, Document]]) -> set[str]:
-        """Which of those jobs are now as they were to be."""
-        wanted = {job["_id"]: (claim.worker.id, job["attempt"] + 1) for claim, job in chosen}
-        running = {"_id": {"$in": [*wanted]}, "state": JobState.RUNNING}
-        found = self._jobs.find(running, {"worker_id": True, "attempt": True})
-        return {job["_id"] async for job in found if (job["worker_id"], job["attempt"]) == wanted[job["_id"]]}
-
-    async def _hand_out_alone(self, claim: _Claim) -> None:
+    async def _hand_out_alone(self, claim: PendingClaim) -> None:
         """One job after another, for a worker for which there may only be some that others are to try first.
 
         Those are passed over, and given to it in the end, if it is alone.
@@ -221,10 +223,13 @@ class MongoClaims:
             return
         which: Document = {**served, "$nor": [for_others]}
         while claim.wanted > 0:
-            index, by = _FAIR if self._turns.is_fair(claim.worker.labels) else _URGENT
-            job = await self._jobs.find_one(which, _NO_LOG, sort=by, hint=index)
+            index, by = FAIR if self._turns.is_fair(claim.worker.labels) else URGENT
+            job = await self._jobs.find_one(which, NO_LOG, sort=by, hint=index)
             if job is not None:
-                await self._take([(claim, job)])
+                handout = Handout(claim=claim, job=job)
+                await self._places.about_to_hand_out([job])
+                taken = await self._jobs.update_one(handout.guard, {"$set": handout.fields})
+                await self.taken([handout], all_of_them=taken.modified_count == 1)
             elif "$nor" not in which or await self._has_peers(ask):
                 break
             else:
@@ -235,18 +240,64 @@ class MongoClaims:
         return await _exists(self._workers, others)
 
 
-def _handed_out(ask: Ask, job: Mapping[str, Any]) -> Document:
-    return {
-        "state": JobState.RUNNING.value,
-        "worker_id": ask.worker_id,
-        "lease_expires_at": ask.now + ask.lease,
-        "started_at": ask.now,
-        "attempt": job["attempt"] + 1,
-    }
+class Claiming:
+    """Hands out jobs in rounds, each of them a write: what another process took meanwhile is looked for again."""
+
+    def __init__(self, claims: MongoClaims, asks: Sequence[Ask], *, under_load: bool) -> None:
+        self._claims = claims
+        self._asks = asks
+        self._under_load = under_load
+        self._rest = list(asks)
+        self._all: list[PendingClaim] = []
+        self._chosen: list[Handout] = []  # what is being written
+        self.phases: set[Phase] = set()  # those of the jobs that were taken last
+
+    async def next(self) -> list[UpdateOne]:
+        """What is to be written next; nothing once nobody wants more. Then comes `written`."""
+        self._chosen = []
+        while not self._chosen:
+            if not any(claim.wanted > 0 for claim in self._all):
+                if asks := self._next_asks():
+                    self._all += await self._claims.begin(asks, under_load=self._under_load)
+                elif again := [claim for claim in self._all if claim.by_old_sight and len(claim.jobs) < claim.ask.n]:
+                    self._under_load = False  # nobody goes away with less because of what is not so any more
+                    await self._claims.look_again(again)
+                else:
+                    break
+            self._chosen = await self._claims.choose(self._all, under_load=self._under_load)
+        return [handout.change for handout in self._chosen]
+
+    async def written(self, *, all_of_it: bool) -> None:
+        """Note what became of what was to be written."""
+        taken = await self._claims.taken(self._chosen, all_of_them=all_of_it)
+        self.phases = {phase_of(job) for job in taken}
+
+    def answers(self) -> list[list[Job] | UnknownWorker]:
+        """What each ask got."""
+        jobs = {id(claim.ask): claim.jobs for claim in self._all}
+        return [jobs.get(id(ask), UnknownWorker(ask.worker_id)) for ask in self._asks]
+
+    def _next_asks(self) -> list[Ask]:
+        """Of each worker the first: the one after it sees what that got."""
+        firsts = {ask.worker_id: ask for ask in reversed(self._rest)}
+        asks = [ask for ask in self._rest if firsts[ask.worker_id] is ask]
+        self._rest = [ask for ask in self._rest if firsts[ask.worker_id] is not ask]
+        return asks
 
 
-def _holding(asks: Sequence[Ask], worker_id: str) -> Sequence[str]:
-    return next(ask.holding for ask in asks if ask.worker_id == worker_id)
+def _chosen(claims: Sequence[PendingClaim], heads: Heads, turns: Turns) -> list[Handout]:
+    """Who is to get which job, in the order of the turns; nobody what others are to try first."""
+    left = {job["_id"]: job for job in (*heads.fair, *heads.urgent)}
+    chosen = []
+    for claim in claims:
+        for _ in range(claim.wanted):
+            order = heads.fair if turns.is_fair(claim.worker.labels) else heads.urgent
+            job = next((one for one in order if one["_id"] in left and not claim.is_for_others(one)), None)
+            if job is None:
+                break
+            turns.took(claim.worker.labels)
+            chosen.append(Handout(claim=claim, job=left.pop(job["_id"])))
+    return chosen
 
 
 async def _exists(collection: Collection, wanted: Document, *, hint: str | None = None) -> bool:

@@ -54,6 +54,9 @@ BY_END = "by_end"
 LEASES = "leases"
 DUE = "due"
 
+#: The index that every collection has. Who names an id and more need not have it weighed against others.
+BY_ID = "_id_"
+
 #: Its document in `meta`.
 DIRECTORY = "directory"
 
@@ -201,7 +204,19 @@ def outcome(job: Job) -> Document:
 
 def still_running(job: Job) -> Document:
     """Says of a job's document that its attempt goes on."""
-    return {"_id": job.id, "state": JobState.RUNNING.value, "worker_id": job.worker_id, "attempt": job.attempt}
+    return {
+        "_id": job.id,
+        "run_id": job.run_id,  # by which the collection may be sharded
+        "state": JobState.RUNNING.value,
+        "worker_id": job.worker_id,
+        "attempt": job.attempt,
+    }
+
+
+def changed_outcome(before: Job, after: Job) -> Document:
+    """Those of the fields that differ: what is set though it stays the same costs the server as much."""
+    was = outcome(before)
+    return {name: value for name, value in outcome(after).items() if value != was[name]}
 
 
 def job_from_document(document: Document) -> Job:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -22,7 +21,7 @@ class MongoJobs(MongoPart):
     """Jobs: ended, taken back, read."""
 
     async def finish_job(self, claim: Claim, result: Result, now: datetime) -> FinishedJob:
-        answer = await self._results.finish(Report(claim=claim, result=result, now=now))
+        (answer,) = await self._exchange.finish([Report(claim=claim, result=result, now=now)])
         if isinstance(answer, FinishedJob):
             return answer
         raise answer
@@ -30,8 +29,7 @@ class MongoJobs(MongoPart):
     async def finish_jobs(
         self, results: Sequence[tuple[Claim, Result]], now: datetime
     ) -> list[FinishedJob | ClaimLost | JobNotFound]:
-        reports = (Report(claim=claim, result=result, now=now) for claim, result in results)
-        return await asyncio.gather(*map(self._results.finish, reports))
+        return await self._exchange.finish([Report(claim=claim, result=result, now=now) for claim, result in results])
 
     async def exchange(
         self,
@@ -44,7 +42,8 @@ class MongoJobs(MongoPart):
         holding: Sequence[str] = (),
     ) -> tuple[list[FinishedJob | ClaimLost | JobNotFound], list[Job]]:
         ask = Ask(worker_id=worker_id, n=n, now=now, lease=lease, holding=holding)
-        return await asyncio.gather(self.finish_jobs(results, now), self._claims.claim(ask))
+        reports = [Report(claim=claim, result=result, now=now) for claim, result in results]
+        return await self._exchange.exchange(reports, ask)
 
     async def expire_leases(self, now: datetime, lease: timedelta) -> list[LostJob]:
         latest = {"lease_expires_at": now + lease}

@@ -10,11 +10,15 @@ from broadway_api.store.mongo_broadcast import MongoBroadcast
 from broadway_api.store.mongo_claims import MongoClaims
 from broadway_api.store.mongo_documents import outcome, still_running
 from broadway_api.store.mongo_engine import Collection, Document, MongoEngine
+from broadway_api.store.mongo_exchange import MongoExchange
 from broadway_api.store.mongo_logs import MongoLogs
 from broadway_api.store.mongo_openings import MongoOpenings
 from broadway_api.store.mongo_places import MongoPlaces
 from broadway_api.store.mongo_ranks import MongoRanks
+from broadway_api.store.mongo_read_ahead import ReadAhead
 from broadway_api.store.mongo_results import MongoResults
+from broadway_api.store.mongo_running import RunningJobs
+from broadway_api.store.mongo_worker_notes import WorkerNotes
 
 
 class MongoPart:
@@ -35,8 +39,12 @@ class MongoPart:
         self._ranks = MongoRanks(self._jobs, self._workers, engine.collection("courses"), self._meta)
         self._openings = MongoOpenings(self._jobs, self._runs, self._ranks)
         self._places = MongoPlaces(self._jobs, self._runs, engine.collection("frontiers"))
-        self._claims = MongoClaims(self._jobs, self._workers, self._ranks, self._places)
-        self._results = MongoResults(self._jobs, self._workers, self._logs, self._bell)
+        self._notes = WorkerNotes(self._workers)
+        running = RunningJobs()
+        self._ahead = ReadAhead(self._jobs, self._workers, self._ranks, running)
+        claims = MongoClaims(self._jobs, self._workers, self._places, running, self._ahead, self._notes)
+        results = MongoResults(self._jobs, self._logs, self._bell, running, self._ahead, self._notes)
+        self._exchange = MongoExchange(self._jobs, claims, results, self._notes)
 
     async def _end_attempt(self, before: Job, after: Job, guard: Document) -> bool:
         """Write what the end of an attempt makes of a job, if that attempt is still running; whether it was."""
@@ -57,6 +65,7 @@ class MongoPart:
             if await self._end_attempt(before, after, guard)
         ]
         if lost:
+            self._ahead.forget()
             await self._bell.ring()
         return lost
 

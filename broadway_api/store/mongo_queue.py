@@ -32,7 +32,7 @@ class MongoQueue(MongoPart):
     async def claim_jobs(
         self, worker_id: str, n: int, now: datetime, lease: timedelta, *, holding: Sequence[str] = ()
     ) -> list[Job]:
-        return await self._claims.claim(Ask(worker_id=worker_id, n=n, now=now, lease=lease, holding=holding))
+        return await self._exchange.claim(Ask(worker_id=worker_id, n=n, now=now, lease=lease, holding=holding))
 
     async def queue_depth(self, limit: int | None = None) -> int:
         bound: dict[str, Any] = {} if limit is None else {"limit": limit}

@@ -6,9 +6,9 @@ What the stages printed is written before, or, if it is short, by the very write
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections.abc import Collection as AnyOf
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pymongo import UpdateOne
@@ -16,13 +16,18 @@ from pymongo import UpdateOne
 from broadway_api import lifecycle
 from broadway_api.domain import Claim, FinishedJob, Job, JobState, JobType, Result
 from broadway_api.errors import ClaimLost, JobNotFound
-from broadway_api.store.mongo_batches import Batches
 from broadway_api.store.mongo_bell import MongoBell
-from broadway_api.store.mongo_documents import BLAMELESS, UNFINISHED, job_from_document, outcome, still_running
-from broadway_api.store.mongo_engine import Collection, Document
+from broadway_api.store.mongo_documents import BY_ID, UNFINISHED, changed_outcome, job_from_document, still_running
+from broadway_api.store.mongo_engine import Collection
 from broadway_api.store.mongo_logs import MongoLogs, is_short, new_upload, within_job
+from broadway_api.store.mongo_read_ahead import ReadAhead
+from broadway_api.store.mongo_running import RunningJobs, holds
+from broadway_api.store.mongo_worker_notes import WorkerNotes
 
 Answer = FinishedJob | ClaimLost | JobNotFound
+
+#: The jobs of one type in a run.
+Phase = tuple[str, JobType]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +37,12 @@ class Report:
     claim: Claim
     result: Result
     now: datetime
+    upload: str = field(default_factory=new_upload)  # also tells, afterwards, whether it was this report that counted
+
+    @property
+    def is_uploaded(self) -> bool:
+        """Whether its log is too long to be kept within its job."""
+        return not is_short(self.result.logs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,139 +52,180 @@ class Ending:
     report: Report
     before: Job
     after: Job
-    upload: str  # also tells, afterwards, whether it was this very report that was accepted
 
     @property
-    def may_follow_uploads(self) -> bool:
-        """Whether there may be logs of earlier attempts, or of this one by a process that died."""
-        return self.before.attempt > 1 or not is_short(self.report.result.logs)
+    def change(self) -> UpdateOne:
+        """Ends the attempt, if it is still running. What its stages printed comes with it, or with its upload."""
+        logs = None if self.report.is_uploaded else within_job(self.report.result.logs)
+        fields = {**changed_outcome(self.before, self.after), "upload": self.report.upload, "log": logs}
+        return UpdateOne(still_running(self.before), {"$set": fields}, hint=BY_ID)
 
 
 class MongoResults:
     """Accepts results."""
 
-    def __init__(self, jobs: Collection, workers: Collection, logs: MongoLogs, bell: MongoBell) -> None:
+    def __init__(
+        self,
+        jobs: Collection,
+        logs: MongoLogs,
+        bell: MongoBell,
+        running: RunningJobs,
+        ahead: ReadAhead,
+        notes: WorkerNotes,
+    ) -> None:
         self._jobs = jobs
-        self._workers = workers
         self._logs = logs
         self._bell = bell
-        self._batches: Batches[Report, Answer] = Batches(self._serve, name="results", at_once=2)
+        self._running = running
+        self._ahead = ahead
+        self._notes = notes
 
-    async def finish(self, report: Report) -> Answer:
-        """What the result led to, or why it was refused."""
-        return await self._batches.ask(report)
+    def accept(self, reports: Sequence[Report]) -> Accepting:
+        """Begin to accept results. Their long logs have been uploaded."""
+        return Accepting(self, reports)
 
-    async def close(self) -> None:
-        """Finish what was asked for."""
-        await self._batches.close()
+    async def upload(self, report: Report) -> None:
+        """Write what its stages printed, if that is long, seen by nobody yet."""
+        if report.is_uploaded:
+            claim = report.claim
+            attempt = claim.attempt
+            if attempt is None:
+                job = await self._jobs.find_one({"_id": claim.job_id}, {"attempt": True})
+                attempt = job["attempt"] if job else 0
+            await self._logs.upload(report.upload, claim.job_id, attempt, report.result.logs)
 
-    async def _serve(self, reports: Sequence[Report]) -> list[Answer]:
-        answers: dict[int, Answer] = {}
-        while rest := {number: report for number, report in enumerate(reports) if number not in answers}:
-            jobs = await self._read({report.claim.job_id for report in rest.values()})
-            endings: dict[int, Ending] = {}
-            for number, report in rest.items():
-                job = jobs.get(report.claim.job_id)
-                if job is None:
-                    answers[number] = JobNotFound(report.claim.job_id)
-                elif not _holds(report.claim, job):
-                    answers[number] = _repeated_or_lost(report.claim, job)
-                elif all(job is not other.before for other in endings.values()):  # else it sees what that one did
-                    after = lifecycle.after_result(job, report.result, report.now)
-                    endings[number] = Ending(report=report, before=job, after=after, upload=new_upload())
-            accepted = await self._accept(list(endings.values()))
-            for number, ending in endings.items():
-                if ending.upload in accepted:
-                    answers[number] = FinishedJob(job=ending.after, phase_over=False)
-        over = await self._phases_over(answers.values())
-        return [_with_phase(answers[number], over) for number in range(len(reports))]
+    async def jobs(self, reports: Iterable[Report]) -> Mapping[str, Job]:
+        """The jobs that some reports are about, read if this process did not hand them out."""
+        jobs, unknown = {}, []
+        for report in reports:
+            job = self._running.pop(report.claim)
+            if job is None:
+                unknown.append(report.claim.job_id)
+            else:
+                jobs[job.id] = job
+        if unknown:
+            found = await self._jobs.find({"_id": {"$in": unknown}}, {"log": False}).to_list()
+            jobs |= {document["_id"]: job_from_document(document) for document in found}
+        return jobs
 
-    async def _read(self, job_ids: Iterable[str]) -> Mapping[str, Job]:
-        found = await self._jobs.find({"_id": {"$in": list(job_ids)}}, {"log": False}).to_list()
-        return {document["_id"]: job_from_document(document) for document in found}
+    async def kept_uploads(self, job_ids: Sequence[str]) -> set[str | None]:
+        """The uploads that count for some jobs."""
+        found = self._jobs.find({"_id": {"$in": job_ids}}, {"_id": False, "upload": True})
+        return {job.get("upload") async for job in found}
 
-    async def _accept(self, endings: Sequence[Ending]) -> set[str]:
-        """Write what ended, each part guarded by its attempt; return the uploads of what was accepted."""
-        if not endings:
-            return set()
-        logs = await asyncio.gather(*(self._kept_log(ending) for ending in endings))
-        changes = [
-            UpdateOne(still_running(ending.before), {"$set": {**outcome(ending.after), **log}})
-            for ending, log in zip(endings, logs, strict=True)
-        ]
-        written = await self._jobs.bulk_write(changes, ordered=False)
-        accepted = {ending.upload for ending in endings}
-        if written.modified_count < len(endings):
-            ids = [ending.before.id for ending in endings]
-            now_kept = self._jobs.find({"_id": {"$in": ids}}, {"_id": False, "upload": True})
-            accepted &= {job.get("upload") async for job in now_kept}
+    async def tidy(self, accepted: Sequence[Ending], refused: Iterable[Report]) -> None:
+        """Remove logs that do not count, and ring for what is queued again."""
         await asyncio.gather(
-            self._credit([ending for ending in endings if ending.upload in accepted]),
             *(
-                self._logs.discard_others(ending.before.id, ending.before.attempt, ending.upload)
-                if ending.upload in accepted
-                else self._logs.discard(ending.before.id, ending.upload)
-                for ending in endings
-                if ending.may_follow_uploads
+                self._logs.discard_others(ending.before.id, ending.before.attempt, ending.report.upload)
+                for ending in accepted
+                if ending.before.attempt > 1 or ending.report.is_uploaded  # else there can be no other one
             ),
+            *(self._logs.discard(report.claim.job_id, report.upload) for report in refused if report.is_uploaded),
         )
-        return accepted
-
-    async def _kept_log(self, ending: Ending) -> Document:
-        """The fields of a job that lead to what its stages printed."""
-        logs = ending.report.result.logs
-        if is_short(logs):
-            return {"upload": ending.upload, "log": within_job(logs)}
-        await self._logs.upload(ending.upload, ending.before.id, ending.before.attempt, logs)
-        return {"upload": ending.upload, "log": None}
-
-    async def _credit(self, accepted: Sequence[Ending]) -> None:
-        """Count ended jobs for their workers, and clear those of blame: short by some if the process dies here."""
-        ended = Counter[str]()
-        blameless = set()
-        for ending in accepted:
-            worker_id, result = ending.report.claim.worker_id, ending.report.result
-            ended[worker_id] += ending.after.state.ended
-            if not (result.reason and result.reason.is_infrastructure):
-                blameless.add(worker_id)
-        changes = [
-            UpdateOne({"_id": worker_id}, {"$inc": {"jobs_processed": number}} | _cleared(worker_id in blameless))
-            for worker_id, number in ended.items()
-        ]
-        if changes:
-            await self._workers.bulk_write(changes, ordered=False)
         if any(ending.after.state is JobState.QUEUED for ending in accepted):
             await self._bell.ring()
 
-    async def _phases_over(self, answers: Iterable[Answer]) -> set[tuple[str, JobType]]:
-        """Those of the answers' phases of which nothing is unfinished, as of after their results."""
-        phases = [*{_phase(answer.job): None for answer in answers if isinstance(answer, FinishedJob)}]
+    def accepted(self, ending: Ending) -> None:
+        """Note what its worker has done."""
+        worker_id, reason = ending.report.claim.worker_id, ending.report.result.reason
+        blameless = not (reason and reason.is_infrastructure)
+        self._notes.reported(worker_id, ended=ending.after.state.ended, blameless=blameless)
+        self._ahead.ended(worker_id, ending.before.id)
+        if ending.after.state is JobState.QUEUED:  # it comes before whatever was read
+            self._ahead.forget()
+
+    async def over(self, phases: Iterable[Phase]) -> set[Phase]:
+        """Those of the phases of which nothing is unfinished."""
+        asked = list(phases)
         unfinished = await asyncio.gather(
             *(
                 self._jobs.find_one({"run_id": run_id, "type": of_type, "ended": False}, {"_id": True}, hint=UNFINISHED)
-                for run_id, of_type in phases
+                for run_id, of_type in asked
             )
         )
-        return {phase for phase, job in zip(phases, unfinished, strict=True) if job is None}
+        return {phase for phase, job in zip(asked, unfinished, strict=True) if job is None}
 
 
-def _holds(claim: Claim, job: Job) -> bool:
-    return job.state is JobState.RUNNING and job.worker_id == claim.worker_id and claim.attempt in (None, job.attempt)
+class Accepting:
+    """Accepts results in rounds, each of them a write: one whose job was changed meanwhile takes another."""
+
+    def __init__(self, results: MongoResults, reports: Sequence[Report]) -> None:
+        self._results = results
+        self._reports = reports
+        self._answers: dict[int, Answer] = {}
+        self._endings: dict[int, Ending] = {}  # that are being written
+        self._accepted: list[Ending] = []
+        self._perhaps_over: set[Phase] = set()
+
+    async def next(self) -> list[UpdateOne]:
+        """What is to be written next; nothing once all are answered. Then comes `written`."""
+        while open_reports := self._one_of_each_job():
+            jobs = await self._results.jobs(open_reports.values())
+            self._endings = {}
+            for number, report in open_reports.items():
+                job = jobs.get(report.claim.job_id)
+                if job is not None and job.state is JobState.RUNNING and holds(report.claim, job):
+                    after = lifecycle.after_result(job, report.result, report.now)
+                    self._endings[number] = Ending(report=report, before=job, after=after)
+                else:
+                    self._answer(number, _repeated_or_lost(report.claim, job))
+            if self._endings:
+                return [ending.change for ending in self._endings.values()]
+        return []
+
+    async def written(self, *, all_of_it: bool) -> None:
+        """Note what became of what was to be written."""
+        kept = None
+        if not all_of_it:
+            kept = await self._results.kept_uploads([ending.before.id for ending in self._endings.values()])
+        for number, ending in self._endings.items():
+            if kept is None or ending.report.upload in kept:
+                self._accepted.append(ending)
+                self._results.accepted(ending)
+                self._answer(number, FinishedJob(job=ending.after, phase_over=False))
+        self._endings = {}
+
+    def saw_unfinished(self, phases: AnyOf[Phase]) -> None:
+        """These had unfinished jobs after what was written last: whoever ends those will ask whether it is over."""
+        self._perhaps_over.difference_update(phases)
+
+    async def answers(self) -> list[Answer]:
+        """What each result led to, or why it was refused."""
+        accepted = {ending.report.upload for ending in self._accepted}
+        refused = [report for report in self._reports if report.upload not in accepted]
+        _, over = await asyncio.gather(
+            self._results.tidy(self._accepted, refused), self._results.over(self._perhaps_over)
+        )
+        return [_with_phase(self._answers[number], over) for number in range(len(self._reports))]
+
+    def _one_of_each_job(self) -> dict[int, Report]:
+        """Results without an answer; of those for one job the first: the others see what becomes of that."""
+        rest: dict[str, tuple[int, Report]] = {}
+        for number, report in enumerate(self._reports):
+            if number not in self._answers:
+                rest.setdefault(report.claim.job_id, (number, report))
+        return dict(rest.values())
+
+    def _answer(self, number: int, answer: Answer) -> None:
+        self._answers[number] = answer
+        if isinstance(answer, FinishedJob):
+            self._perhaps_over.add(phase_of(answer.job))
 
 
-def _repeated_or_lost(claim: Claim, job: Job) -> Answer:
+def phase_of(job: Job) -> Phase:
+    return job.run_id, job.type
+
+
+def _repeated_or_lost(claim: Claim, job: Job | None) -> Answer:
+    if job is None:
+        return JobNotFound(claim.job_id)
     if lifecycle.is_repeat(job, claim.worker_id, claim.attempt):
         return FinishedJob(job=job, phase_over=False, repeated=True)
     return ClaimLost(claim.job_id, claim.worker_id, claim.attempt)
 
 
-def _cleared(blameless: bool) -> Document:
-    return {"$set": BLAMELESS} if blameless else {}
-
-
-def _phase(job: Job) -> tuple[str, JobType]:
-    return job.run_id, job.type
-
-
-def _with_phase(answer: Answer, over: set[tuple[str, JobType]]) -> Answer:
-    return replace(answer, phase_over=_phase(answer.job) in over) if isinstance(answer, FinishedJob) else answer
+def _with_phase(answer: Answer, over: AnyOf[Phase]) -> Answer:
+    if isinstance(answer, FinishedJob) and phase_of(answer.job) in over:
+        return replace(answer, phase_over=True)
+    return answer

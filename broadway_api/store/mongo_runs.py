@@ -61,6 +61,7 @@ class MongoRuns(MongoPart):
     async def open_phase(self, run_id: str, job_type: JobType, now: datetime) -> int:
         opened = await self._openings.open(await self._run_document(run_id), job_type, now)
         if opened:
+            self._ahead.forget()
             await self._bell.ring()
         return opened
 

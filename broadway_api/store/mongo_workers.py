@@ -48,14 +48,15 @@ class MongoWorkers(MongoPart):
                 {"_id": claim.job_id, **({} if claim.attempt is None else {"attempt": claim.attempt})}
                 for claim in running
             ]
-        await self._jobs.update_many(held, {"$set": {"lease_expires_at": now + lease}})
-        if running is None:
+        renewed = await self._jobs.update_many(held, {"$set": {"lease_expires_at": now + lease}})
+        if running is None or renewed.matched_count == len({claim.job_id for claim in running}):
             return []
         kept = {document["_id"] async for document in self._jobs.find(held, {"_id": True})}
         return [claim.job_id for claim in running if claim.job_id not in kept]
 
     async def deregister_worker(self, worker_id: str, now: datetime, *, crashed: bool = False) -> list[LostJob]:
         deleted = await self._workers.delete_one({"_id": worker_id})
+        self._ahead.forget()
         if not deleted.deleted_count:
             raise UnknownWorker(worker_id)
         held = await self._jobs.find({"worker_id": worker_id, "state": JobState.RUNNING}).to_list()
@@ -63,12 +64,14 @@ class MongoWorkers(MongoPart):
         return await self._take_back((job, end(job, now), {}) for job in map(job_from_document, held))
 
     async def worker(self, worker_id: str) -> Worker:
+        await self._notes.write()
         document = await self._workers.find_one({"_id": worker_id})
         if document is None:
             raise UnknownWorker(worker_id)
         return worker_from_document(document)
 
     async def worker_named(self, name: str) -> Worker:
+        await self._notes.write()
         document = await self._workers.find_one({"name": name})
         if document is None:
             raise UnknownWorker(name)
@@ -81,10 +84,12 @@ class MongoWorkers(MongoPart):
     async def set_draining(self, worker_id: str, draining: bool) -> None:
         fields = {"draining": draining} | ({} if draining else BLAMELESS)
         changed = await self._workers.update_one({"_id": worker_id}, {"$set": fields})
+        self._ahead.forget()
         if not changed.matched_count:
             raise UnknownWorker(worker_id)
 
     async def strike_worker(self, worker_id: str, now: datetime, *, limit: int, pause: timedelta) -> Worker | None:
+        await self._notes.write()  # what it did before counts before
         while document := await self._workers.find_one({"_id": worker_id}):
             before = worker_from_document(document)
             after = lifecycle.after_strike(before, now, limit=limit, pause=pause)
@@ -93,10 +98,12 @@ class MongoWorkers(MongoPart):
                 {"$set": {"strikes": after.strikes, "quarantined_until": after.quarantined_until}},
             )
             if changed.matched_count:
+                self._ahead.forget()
                 return after
         return None
 
     async def workers(self) -> list[tuple[Worker, list[str]]]:
+        await self._notes.write()
         held: dict[str, list[str]] = {}
         jobs = await self._jobs.find({"state": JobState.RUNNING}, {"worker_id": True}, hint=HELD).to_list()
         for job in sorted(jobs, key=lambda job: str(job["_id"])):

@@ -243,6 +243,10 @@ class Store(Protocol):
         Each job goes to one caller. Of queued jobs a worker gets as many as `lifecycle.new_jobs_allowed` says. Those
         that another worker is to try first (`avoid_worker_id`, until `avoid_until`) it gets last, and only if no other
         worker was seen since `now - lease`.
+
+        Of what other processes changed, a store may learn a quarter of a second late while calls come faster than it
+        answers: that jobs were queued, or a worker drained. Nobody gets nothing, or less than he asked for, because of
+        that.
         """
         ...
 
@@ -252,7 +256,7 @@ class Store(Protocol):
         Success → `succeeded`; a student's fault → `failed`; an infrastructure fault → `queued` again with its old
         rank while `attempt` < `attempt_limit`, else `failed`. The ended attempt is added to `attempts`. The worker's
         `jobs_processed` grows by one when the job ended; without an infrastructure fault its strikes and its
-        quarantine are over.
+        quarantine are over; other processes may see that a quarter of a second later.
 
         The same claim again, after its result was accepted: nothing is changed, the job as it is now is returned.
         Raises ClaimLost (nothing was changed), JobNotFound.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -19,9 +19,9 @@ from broadway_api.domain import FinishedJob, IdempotencyKey, Job, JobState, JobT
 from broadway_api.errors import ClaimLost, StoreUnavailable
 from broadway_api.events import WakeUps
 from broadway_api.settling import Settler
-from broadway_api.store import mongo_places, open_store
+from broadway_api.store import mongo_places, mongo_worker_notes, open_store
 from broadway_api.store.mongo import MongoStore
-from broadway_api.store.mongo_logs import SHORT, new_upload
+from broadway_api.store.mongo_logs import SHORT
 from broadway_api.store.mongo_results import Ending, Report
 from broadway_api.store.port import Store
 from tests import services
@@ -126,23 +126,42 @@ async def test_a_claim_passes_over_what_its_worker_cannot_run_without_reading_it
 
 
 @pytest.mark.parametrize("backend", ["mongo-standalone"], indirect=True)  # the others talk among themselves
-async def test_workers_that_claim_and_report_at_the_same_time_share_what_it_takes(
-    backend: MongoBackend, store: Store
+async def test_results_and_claims_that_come_at_one_time_are_one_command(
+    backend: MongoBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sixteen of them, time and again: each round is ten commands, and one more that moves a frontier."""
-    await started(store, 16 * 6)
-    workers = [await worker(store) for _ in range(16)]
-    log = [StageLog(stage=0, stdout="x" * 1_000, stderr="")]
+    """Sixteen workers that each report a job and take the next, time and again: what they need has been read ahead."""
+    monkeypatch.setattr(mongo_worker_notes, "GATHERED_FOR", 3_600)
+    async with standing_still(backend) as store:
+        await started(store, 16 * 8)
+        workers = [await worker(store) for _ in range(16)]
+        log = [StageLog(stage=0, stdout="x" * 1_000, stderr="")]
 
-    async def round_of(worker_id: str) -> None:
-        (job,) = await store.claim_jobs(worker_id, 1, NOW, LEASE)
-        await store.finish_job(claim_on(job), success(log), NOW)
+        async def next_of(worker_id: str, jobs: list[Job]) -> list[Job]:
+            results = [(claim_on(job), success(log)) for job in jobs]
+            answers, new = await store.exchange(
+                worker_id, results, 1, NOW, LEASE, holding=[claim.job_id for claim, _ in results]
+            )
+            assert all(isinstance(answer, FinishedJob) for answer in answers)
+            return new
 
-    await asyncio.gather(*map(round_of, workers))
-    before = commands(backend)
-    for _ in range(5):
-        await asyncio.gather(*map(round_of, workers))
-    assert sum((commands(backend) - before).values()) <= 5 * 11
+        before = commands(backend)
+        held: list[list[Job]] = [[] for _ in workers]
+        for number in range(7):
+            if number == 3:
+                store._ahead.forget()
+            held = await asyncio.gather(*map(next_of, workers, held))
+            assert [len(jobs) for jobs in held] == [1] * 16
+        done = commands(backend) - before
+    # Read twice: the workers, what they hold, what is required, both orders. Once: where the frontier is to be.
+    assert done == Counter(update=7, find=2 * 4 + 1, distinct=2, findAndModify=1)
+
+
+@asynccontextmanager
+async def standing_still(backend: MongoBackend) -> AsyncIterator[MongoStore]:
+    """A store to which nothing that it has read grows old."""
+    async with MongoStore(backend.url) as store:
+        store._ahead._clock = lambda: 0.0
+        yield store
 
 
 def commands(backend: MongoBackend) -> Counter[str]:
@@ -152,12 +171,25 @@ def commands(backend: MongoBackend) -> Counter[str]:
     return Counter({kind: int(status[kind]["total"]) for kind in kinds})
 
 
-async def test_a_result_reads_its_job_and_one_key_more(backend: MongoBackend, store: Store) -> None:
+async def test_a_result_reads_its_job_and_one_key_more(backend: MongoBackend, store: Store, peer: Store) -> None:
     await started(store, 2_000, post=True)
-    (job,) = await claimed(store, await worker(store))
+    (first,), (second,) = await claimed(store, await worker(store)), await claimed(store, await worker(store))
     with profiled(backend) as profile:
-        await store.finish_job(claim_on(job), success(), NOW)
+        await store.finish_job(claim_on(first), success(), NOW)
     assert keys_examined(profile) <= 1
+    assert [operation["op"] for operation in profile] == ["update", "query"]  # the latter: is the phase over?
+    with profiled(backend) as profile:
+        await peer.finish_job(claim_on(second), success(), NOW)  # which did not hand it out
+    assert keys_examined(profile) <= 1
+
+
+async def test_a_heartbeat_that_lost_nothing_is_one_write_of_jobs(backend: MongoBackend, store: Store) -> None:
+    await started(store, 3)
+    jobs = await claimed(store, worker_id := await worker(store), 3)
+    running = [claim_on(job) for job in (*jobs, jobs[0])]
+    with profiled(backend) as profile:
+        assert await store.heartbeat(worker_id, running, NOW, LEASE) == []
+    assert [operation["op"] for operation in profile] == ["update"]
 
 
 async def test_a_runs_progress_is_a_few_keys_however_large_it_is(backend: MongoBackend, store: Store) -> None:
@@ -210,6 +242,159 @@ async def test_no_operation_reads_jobs_of_no_concern(backend: MongoBackend, stor
         if operation.get("planSummary") == "COLLSCAN" or operation.get("keysExamined", 0) > 10
     }
     assert wasteful == {}
+
+
+# --- what was read ahead --------------------------------------------------------------------------------------------
+
+
+async def test_what_was_read_ahead_is_handed_out_once(backend: MongoBackend, peer: Store) -> None:
+    """Another process takes some of it, then all of it; what is queued besides goes to those who want more."""
+    async with standing_still(backend) as store:
+        run = await started(store, 40)
+        first, second = await worker(store), await worker(store)
+        jobs = await claimed_at_once(store, [first, second])
+        jobs += await claimed(peer, third := await worker(peer), 4)
+        jobs += await claimed_at_once(store, [first, second], 5)
+        jobs += await peer.claim_jobs(third, 100, NOW, LEASE, holding=[job.id for job in jobs])
+        assert await claimed_at_once(store, [first, second]) == []
+        other = await started(store, 3)
+        jobs += await claimed_at_once(store, [first, second])
+        await started(peer, 1)
+        jobs += await claimed_at_once(store, [first, second])
+        jobs += await claimed_at_once(store, [first, second])
+    assert len(jobs) == len({job.id for job in jobs}) == 44
+    assert Counter(job.run_id for job in jobs).most_common(2) == [(run.id, 40), (other.id, 3)]
+    stored = {job.id: await peer.job(job.id) for job in jobs}
+    assert {job.id: (job.worker_id, job.attempt) for job in jobs} == {
+        job.id: (job.worker_id, job.attempt) for job in stored.values()
+    }
+
+
+async def test_who_asks_alone_gets_what_comes_first_now(backend: MongoBackend, peer: Store) -> None:
+    async with standing_still(backend) as store:
+        await started(store, 40)
+        first, second = await worker(store), await worker(store)
+        await claimed_at_once(store, [first, second])
+        urgent = await started(peer, 1, priority=5)
+        assert [job.run_id for job in await claimed(store, first)] == [urgent.id]
+
+
+async def test_what_this_process_changes_is_not_gone_by_any_more(backend: MongoBackend) -> None:
+    async with standing_still(backend) as store:
+        await started(store, 40)
+        first, second = await worker(store), await worker(store)
+        (job, _) = await claimed_at_once(store, [first, second])
+        urgent = await started(store, 1, priority=5)
+        jobs = await claimed_at_once(store, [first, second])
+        assert urgent.id in [one.run_id for one in jobs]
+        await store.set_draining(second, True)
+        assert [one.worker_id for one in await claimed_at_once(store, [first, second])] == [first]
+        await store.finish_job(claim_on(job), failure(Reason.RUNTIME_ERROR), NOW)
+        assert (await claimed_at_once(store, [await worker(store), second]))[0].id == job.id
+
+
+async def test_nobody_is_sent_away_because_of_what_was_so_a_moment_ago(backend: MongoBackend, peer: Store) -> None:
+    async with standing_still(backend) as store:
+        first, second = await worker(store), await worker(store)
+        assert await claimed_at_once(store, [first, second]) == []
+        await started(peer, 2, require="")
+        assert len(await claimed_at_once(store, [first, second])) == 2
+
+
+async def test_a_job_that_was_queued_anew_meanwhile_is_read_anew(backend: MongoBackend, peer: Store) -> None:
+    """It is queued at the attempt at which it was read, but may be tried more often than was read."""
+    async with standing_still(backend) as store:
+        run = await started(store, 8)
+        first, second = await worker(store), await worker(store)
+        jobs = await claimed_at_once(store, [first, second])
+        left = {job.id for job in await jobs_of(peer, run)} - {job.id for job in jobs}
+        await cancelled(peer, run.id)
+        await peer.settle_run(run.id)
+        assert await peer.retry_jobs(run.id, [*left], 7, leaving=RunState.CANCELLED, to=RunState.STUDENTS)
+        await peer.open_phase(run.id, JobType.STUDENT, NOW)
+        again = await claimed_at_once(store, [first, second])
+        assert again == [await peer.job(job.id) for job in again]
+        assert [job.attempt_limit for job in again] == [7, 7]
+
+
+async def test_a_lost_answer_is_given_again_under_load_too(backend: MongoBackend, peer: Store) -> None:
+    async with standing_still(backend) as store:
+        run = await started(store, 40)
+        first, second = await worker(store), await worker(store)
+        jobs = await claimed_at_once(store, [first, second])
+        again = await claimed_at_once(store, [first, second], knowing=False)
+        assert {job.id for job in again} == {job.id for job in jobs}
+        await cancelled(peer, run.id)
+        await started(peer, 2)
+        new = await claimed_at_once(store, [first, second], knowing=False)
+        running = store._exchange._claims._running
+        assert running.held_by(first) | running.held_by(second) == {job.id for job in new}  # the others are given up
+
+
+async def test_the_last_result_ends_the_phase_whoever_brings_it(store: Store, peer: Store) -> None:
+    """Results beside which jobs of their phase are handed out do not ask whether it is over; the last ones do."""
+    for _ in range(3):
+        run = await started(store, 60)
+        over = 0
+
+        async def drain(one: Store, worker_id: str) -> None:
+            nonlocal over
+            jobs = await one.claim_jobs(worker_id, 2, NOW, LEASE)
+            while jobs:
+                results = [(claim_on(job), success()) for job in jobs]
+                holding = [job.id for job in jobs]
+                answers, jobs = await one.exchange(worker_id, results, 2, NOW, LEASE, holding=holding)
+                over += sum(isinstance(answer, FinishedJob) and answer.phase_over for answer in answers)
+
+        await asyncio.gather(*[drain(one, await worker(one)) for one in (store, peer) * 4])
+        assert all(job.state is JobState.SUCCEEDED for job in await jobs_of(store, run))
+        assert over >= 1
+
+
+async def test_what_workers_did_under_load_is_counted_in_full(
+    backend: MongoBackend, peer: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is gathered; whoever asks this process is told of it, and it is written in the end."""
+    monkeypatch.setattr(mongo_worker_notes, "GATHERED_FOR", 3_600)
+
+    async def counts(one: Store) -> list[int]:
+        return [seen.jobs_processed for seen, _ in await one.workers()]
+
+    async with MongoStore(backend.url) as store:
+        await started(store, 8)
+        workers = [await worker(store), await worker(store)]
+        for number in (1, 2):
+            jobs = await claimed_at_once(store, workers)
+            await asyncio.gather(
+                *(store.exchange(job.worker_id or "", [(claim_on(job), success())], 1, NOW, LEASE) for job in jobs)
+            )
+            if number == 1:
+                assert await counts(peer) == [0, 0]
+                assert await counts(store) == await counts(peer) == [1, 1]
+                await store.deregister_worker(workers[0], NOW)
+                workers[0] = await worker(store)
+    assert sorted(await counts(peer)) == [1, 2]
+
+
+async def test_what_workers_did_is_written_a_little_later(
+    backend: MongoBackend, peer: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongo_worker_notes, "GATHERED_FOR", 0.01)
+    async with MongoStore(backend.url) as store, asyncio.timeout(30):
+        await started(store, 4)
+        jobs = await claimed_at_once(store, [await worker(store), await worker(store)])
+        await asyncio.gather(
+            *(store.exchange(job.worker_id or "", [(claim_on(job), success())], 1, NOW, LEASE) for job in jobs)
+        )
+        while [one.jobs_processed for one, _ in await peer.workers()] != [1, 1]:  # noqa: ASYNC110  # a server knows
+            await asyncio.sleep(0.01)
+
+
+async def claimed_at_once(store: Store, workers: Sequence[str], n: int = 1, *, knowing: bool = True) -> list[Job]:
+    """What several workers get that ask together; `knowing`: of what they hold."""
+    held = {one.id: ids if knowing else [] for one, ids in await store.workers()}
+    asked = (store.claim_jobs(worker_id, n, NOW, LEASE, holding=held[worker_id]) for worker_id in workers)
+    return [job for jobs in await asyncio.gather(*asked) for job in jobs]
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------------
@@ -294,7 +479,8 @@ async def test_what_was_read_before_another_attempt_began_is_not_written(
         assert not await store._end_attempt(read, lifecycle.after_lost_lease(read, NOW), {})
         report = Report(claim=claim_on(read), result=success(), now=NOW)
         after = lifecycle.after_result(read, report.result, NOW)
-        assert not await store._results._accept([Ending(report=report, before=read, after=after, upload=new_upload())])
+        written = await store._jobs.bulk_write([Ending(report=report, before=read, after=after).change])
+        assert not written.modified_count
 
         assert await store.job(read.id) == now_running
 

@@ -16,10 +16,12 @@ class Kitchen:
     def __init__(self, *, at_once: int = 1) -> None:
         self.batches: Batches[int, int] = Batches(self._serve, name="kitchen", at_once=at_once)
         self.served: list[list[int]] = []
+        self.gathered: list[bool] = []
         self.open = asyncio.Event()
 
-    async def _serve(self, numbers: Sequence[int]) -> list[int]:
+    async def _serve(self, numbers: Sequence[int], gathered: bool) -> list[int]:
         self.served.append(list(numbers))
+        self.gathered.append(gathered)
         await self.open.wait()
         if 13 in numbers:
             raise ValueError("thirteen")
@@ -42,6 +44,8 @@ async def test_what_comes_in_one_turn_or_while_others_are_served_is_one_batch() 
     kitchen.open.set()
     assert await asyncio.gather(*first, *second) == [2, 4, 6, 8, 10]
     assert kitchen.served == [[1, 2, 3], [4, 5]]
+    assert await kitchen.batches.ask_all([6, 7]) == [12, 14]
+    assert kitchen.gathered == [False, True, False]
 
 
 async def test_so_many_batches_are_served_at_once_and_none_is_too_large() -> None:
