@@ -63,7 +63,7 @@ class Fleet:
         self.client.start_run(run_id)
         return run_id
 
-    def finish(self, run_id: str, seconds: float = 90) -> Status:
+    def finish(self, run_id: str, seconds: float = 180) -> Status:
         """The run once it has ended, and what its end makes of its last jobs has been seen to."""
 
         def is_over() -> bool:
@@ -99,7 +99,7 @@ class Fleet:
         return [worker for worker in workers if worker["state"] == "alive"]
 
     def wait_for(
-        self, condition: Callable[[], object], what: str, process: Process | None = None, *, seconds: float = 60
+        self, condition: Callable[[], object], what: str, process: Process | None = None, *, seconds: float = 90
     ) -> None:
         """Poll until the condition holds; fails with the fleet's output after `seconds`, or when `process` ends."""
         deadline = time.monotonic() + seconds
