@@ -134,12 +134,13 @@ class RunConfig:
 
     def pipeline(self, job_type: JobType) -> Pipeline:
         """The stages of the jobs of a type; empty if the run has no such jobs."""
-        pipelines = {
-            JobType.PRE_PROCESSING: self.pre_processing_pipeline,
-            JobType.STUDENT: self.student_pipeline,
-            JobType.POST_PROCESSING: self.post_processing_pipeline,
-        }
-        return pipelines[job_type] or ()
+        match job_type:
+            case JobType.STUDENT:
+                return self.student_pipeline
+            case JobType.PRE_PROCESSING:
+                return self.pre_processing_pipeline or ()
+            case JobType.POST_PROCESSING:
+                return self.post_processing_pipeline or ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -70,6 +70,8 @@ def resolve(
         for name, value in variables.items()
         if isinstance(value, SecretRef) or not value.startswith("$")
     }
+    if len(known) == len(variables):
+        return known
     return {name: known[name] if name in known else _resolve_one(name, variables, known) for name in variables}
 
 

@@ -42,7 +42,7 @@ class Handouts:
     async def of(self, job: Job) -> Handout:
         """Raises SecretsUnavailable."""
         config = await self._known.config(job.run_id)
-        names = {name for stage in config.pipeline(job.type) for name in stage.secrets.values()}
+        names = {name for stage in config.pipeline(job.type) if stage.secrets for name in stage.secrets.values()}
         return await self._with_secrets(job, config, await self._secrets(job.run_id, names) if names else {})
 
     async def _secrets(self, run_id: str, names: set[str]) -> Mapping[str, str]:
@@ -63,16 +63,17 @@ class Handouts:
         elif job.type is JobType.POST_PROCESSING:
             ended = [other async for other in all_jobs(self._store, job.run_id) if other.type is JobType.STUDENT]
             roster = [student.student for student in ended]
+        pipeline = config.pipeline(job.type)
         return Handout(
             job=job,
             config=config,
             envs=tuple(
                 environment.resolve(environment.merge(config.env, stage.env, job.student), reserved, secrets)
-                for stage in config.pipeline(job.type)
+                for stage in pipeline
             ),
             secrets=tuple(
-                sorted(stage.secrets.keys() - (job.student or {}).keys() - reserved.keys())
-                for stage in config.pipeline(job.type)
+                sorted(stage.secrets.keys() - (job.student or {}).keys() - reserved.keys()) if stage.secrets else ()
+                for stage in pipeline
             ),
             roster=roster,
             ended=ended,

@@ -15,6 +15,10 @@ Json = dict[str, Any]
 #: Characters of a stage's info that are kept; the grader's own need less than 2,000.
 MAX_INFO = 65_536
 
+#: What a character of a text is in JSON at most, `\ud83d\ude00`; a float has two such units, 26 bits of an integer one,
+#: and one is more than what stands around a value.
+_UNIT = 12
+
 #: Of a text within an info that is too long as a whole.
 _MAX_INFO_TEXT = 1_000
 
@@ -99,14 +103,24 @@ def _bounded(info: Json) -> Json:
 
 def _is_short(value: Any, most: int) -> bool:
     """Whether the value has at most so many characters as JSON; of one that has many more, only a part is looked at."""
-    left, found = most, [value]
+    least, units = 0, 0  # characters, and units of _UNIT characters, more than which it cannot be
+    found = [value]
     while found:
         part = found.pop()
-        left -= len(part) if isinstance(part, str | list | dict) else 1
-        if left < 0:
+        if isinstance(part, str | list | dict):
+            length = len(part)
+        else:
+            length = part.bit_length() // 26 if isinstance(part, int) else 1
+        least += length
+        units += length + 1
+        if least > most:
             return False
-        found.extend(part if isinstance(part, list) else [*part, *part.values()] if isinstance(part, dict) else ())
-    return len(json.dumps(value)) <= most
+        if isinstance(part, dict):
+            found += part
+            found += part.values()
+        elif isinstance(part, list):
+            found += part
+    return units * _UNIT <= most or len(json.dumps(value)) <= most
 
 
 def running_from_json(data: Mapping[str, Any] | None, worker_id: str) -> list[Claim] | None:

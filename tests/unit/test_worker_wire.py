@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broadway_api import worker_wire
@@ -74,6 +74,16 @@ def test_a_success_has_no_reason_whatever_is_said() -> None:
         worker_wire.result_from_json({"success": True, "reason": "timeout", "info": [{"reason": "timeout"}]}).reason
         is None
     )
+
+
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+_VALUES = st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+
+
+@given(value=_VALUES | st.integers(-(10**400), 10**400), most=st.integers(0, 600))
+@example(value="\U0001f600" * 100, most=1_100)
+def test_a_value_is_short_if_its_json_is(value: Any, most: int) -> None:
+    assert worker_wire._is_short(value, most) == (len(json.dumps(value)) <= most)
 
 
 def test_a_huge_info_is_cut_to_its_short_values() -> None:
