@@ -15,6 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from broadway_api import __version__, course_config
 from broadway_api.cluster_tokens import ClusterTokens, TokenFileFault
 from broadway_api.course_config import CourseConfigFault
@@ -50,7 +52,7 @@ def main() -> int:
         tokens = cluster_tokens(config)
         courses = courses_of(config)
         with logging_of(config):
-            return asyncio.run(run(config, tokens, courses))
+            return uvloop.run(run(config, tokens, courses))
     except (SetupFault, TokenFileFault, StoreError) as fault:
         print(f"api.py: {fault}", file=sys.stderr)
         return 2
