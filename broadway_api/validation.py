@@ -39,7 +39,8 @@ class Validator:
 
     def check(self, value: Any, *, at: Sequence[str | int] = ()) -> None:
         """Raise InvalidInput if there is a fault."""
-        refuse_if_any(self.faults(value, at=at))
+        if not self._compiled.is_valid(value):
+            refuse_if_any(self.faults(value, at=at))
 
 
 #: Where the schema of a run config holds the value of an operator's option → the option.

@@ -104,22 +104,24 @@ def _bounded(info: Json) -> Json:
 def _is_short(value: Any, most: int) -> bool:
     """Whether the value has at most so many characters as JSON; of one that has many more, only a part is looked at."""
     least, units = 0, 0  # characters, and units of _UNIT characters, more than which it cannot be
-    found = [value]
-    while found:
-        part = found.pop()
-        if isinstance(part, str | list | dict):
+    parts = [value]
+    for part in parts:  # which grows meanwhile
+        kind, length = type(part), 1
+        if kind is str:
             length = len(part)
-        else:
-            length = part.bit_length() // 26 if isinstance(part, int) else 1
+        elif kind is list:
+            length = len(part)
+            parts += part
+        elif kind is dict:
+            length = len(part)
+            parts += part
+            parts += part.values()
+        elif kind is int:
+            length = part.bit_length() // 26
         least += length
         units += length + 1
         if least > most:
             return False
-        if isinstance(part, dict):
-            found += part
-            found += part.values()
-        elif isinstance(part, list):
-            found += part
     return units * _UNIT <= most or len(json.dumps(value)) <= most
 
 

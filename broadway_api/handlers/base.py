@@ -122,7 +122,8 @@ class ApiHandler(RequestHandler):
 
     def set_default_headers(self) -> None:
         secure = self.settings["proxies"].is_secure(self.request)  # Tornado asks before `initialize`
-        self._headers.update(headers.of_answers(secure=secure))
+        for name, value in headers.of_answers(secure=secure).items():
+            self._headers[name] = value
 
     def compute_etag(self) -> None:
         """None: answers are small, often change, and hashing them costs more than sending them."""
