@@ -115,6 +115,7 @@ class ApiHandler(RequestHandler):
         self._max_body_bytes = min(shared.limits.max_body_bytes, self.largest_body or sys.maxsize)
         self._body_stall_seconds = shared.limits.body_stall_seconds
         self._body = bytearray()
+        self._expected_bytes = 0
         self._stall: asyncio.TimerHandle | None = None
         self._reads_body = False
 
@@ -131,6 +132,7 @@ class ApiHandler(RequestHandler):
     async def prepare(self) -> None:
         self._requests.opened(self)
         self._refuse_long_heads()
+        self._expected_bytes = self._content_length()
         await self.check_head()
         self._reads_body = True
         self._watch_body()
@@ -145,7 +147,7 @@ class ApiHandler(RequestHandler):
         """Refuse on the headers alone what can be refused on them."""
         if not self.is_public:
             self._principal = self._one_of(await self._enter())
-        if self._content_length() > self._max_body_bytes:
+        if self._expected_bytes > self._max_body_bytes:
             raise HTTPError(413)
 
     async def _enter(self) -> Sequence[Principal]:
@@ -204,7 +206,7 @@ class ApiHandler(RequestHandler):
         """Cut the request off if nothing more comes of its body for too long."""
         self._stop_watching_body()
         chunked = "Transfer-Encoding" in self.request.headers
-        if chunked or len(self._body) < self._content_length():
+        if chunked or len(self._body) < self._expected_bytes:
             loop = asyncio.get_running_loop()
             self._stall = loop.call_later(self._body_stall_seconds, self._body_stalled)
 

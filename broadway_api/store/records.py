@@ -17,6 +17,8 @@ _NONE = "[]"  # most jobs have no attempt behind them, and none has reported
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+_MILLISECOND = timedelta(milliseconds=1)
+
 
 def to_text(value: Any) -> str:
     """A JSON value as compact text."""
@@ -40,12 +42,12 @@ def config_from_text(text: str) -> RunConfig:
 
 def to_millis(time: datetime) -> int:
     """Whole milliseconds since 1970, exactly."""
-    return (time - EPOCH) // timedelta(milliseconds=1)
+    return (time - EPOCH) // _MILLISECOND
 
 
 def from_millis(millis: int) -> datetime:
-    """The inverse of `to_millis`."""
-    return EPOCH + timedelta(milliseconds=millis)
+    """The inverse of `to_millis`: a float has room for milliseconds until the year 2242."""
+    return datetime.fromtimestamp(millis / 1000, UTC)
 
 
 def attempts_to_text(attempts: Iterable[Attempt]) -> str:

@@ -66,6 +66,18 @@ async def test_a_result_takes_four_statements(store: Store) -> None:
     ]
 
 
+async def test_results_that_come_together_share_what_is_not_about_one_job(store: Store) -> None:
+    await started(store, 5)
+    jobs = await claimed(store, await worker(store), 4)
+    writer = Writer(store)
+    await writer.watch()
+
+    await store.finish_jobs([(claim_on(job), success()) for job in jobs], NOW)
+
+    taken = ["SELECT id,", "UPDATE jobs"] * 4
+    assert writer.executed() == ["BEGIN IMMEDIATE", *taken, "UPDATE workers", "SELECT EXISTS", "COMMIT"]
+
+
 async def test_whatever_workers_send_at_the_same_time_is_one_commit(store: Store) -> None:
     await started(store, 32)
     workers = [await worker(store) for _ in range(16)]
