@@ -59,25 +59,48 @@ class JobRunner:
         Nothing of the job is left on this machine when this returns or raises, and none of its secrets is in the
         result.
         """
-        result = await self._run(job)
-        # Before anything else sees the result, the disk included; a large one would hold up the heartbeats.
-        mask = Mask.of(job)
-        return await asyncio.to_thread(mask.result, result) if mask else result
+        async with self.running(job) as result:
+            return result
 
-    async def _run(self, job: Job) -> JobResult:
+    @contextlib.asynccontextmanager
+    async def running(self, job: Job) -> AsyncIterator[JobResult]:
+        """The same, for who has something to do meanwhile: the block begins with the result, and ends with the removal.
+
+        Processes of the job are all gone when there is a result; its last container and its /job may not be.
+        """
+        remains = contextlib.AsyncExitStack()
         try:
-            async with self._slot() as slot, self._directory.workspace(job.job_id) as workspace:
-                await self._place_inputs(job, workspace)
-                with self._live.running(job) as live:
-                    try:
-                        stages = await self._run_stages(job, workspace, slot, live)
-                    finally:
-                        await _to_its_end(self._runtime.release(slot))
+            result = await self._run(job, remains)
+        except asyncio.CancelledError:
+            await _to_its_end(self._remove(job, remains))
+            raise
+        removing = asyncio.create_task(self._remove(job, remains), name=f"removing what is left of job {job.job_id}")
+        try:
+            # Before anything else sees the result, the disk included; a large one would hold up the heartbeats.
+            mask = Mask.of(job)
+            yield await asyncio.to_thread(mask.result, result) if mask else result
+        finally:
+            await _to_its_end(removing)
+
+    async def _run(self, job: Job, remains: contextlib.AsyncExitStack) -> JobResult:
+        try:
+            workspace = await remains.enter_async_context(self._directory.workspace(job.job_id))
+            slot = await remains.enter_async_context(self._slot())
+            await self._place_inputs(job, workspace)
+            with self._live.running(job) as live:
+                stages = await self._run_stages(job, workspace, slot, live)
         except Exception as error:
             # A disk that is full, or a fault of ours: this job has failed, the others and the grader have not.
             log.exception("job %s attempt %d failed outside of its stages", job.job_id, job.attempt)
             return self.failure(job.job_id, job.attempt, f"the grader failed: {error}")
         return JobResult(job_id=job.job_id, attempt=job.attempt, stages=stages)
+
+    @staticmethod
+    async def _remove(job: Job, remains: contextlib.AsyncExitStack) -> None:
+        try:
+            await remains.aclose()
+        except Exception:
+            log.exception("what is left of job %s attempt %d was not all removed", job.job_id, job.attempt)
 
     def failure(self, job_id: str, attempt: int, message: str) -> JobResult:
         """The result of a job that failed without a fault of its stages."""
@@ -92,12 +115,15 @@ class JobRunner:
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator[int]:
-        """The lowest slot that is free. A job that has been cancelled keeps its own until nothing of it is left."""
+        """The lowest slot that is free: of its user there is no process and no container but this job's."""
         slot = await self._free_slots.get()
         try:
             yield slot
         finally:
-            self._free_slots.put_nowait(slot)
+            try:
+                await self._runtime.release(slot)
+            finally:
+                self._free_slots.put_nowait(slot)
 
     @staticmethod
     async def _place_inputs(job: Job, workspace: Workspace) -> None:
@@ -147,7 +173,7 @@ class JobRunner:
         )
 
 
-async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+async def _to_its_end(work: Coroutine[None, None, None] | asyncio.Task[None]) -> None:
     """Await something that must be whole, also if we are cancelled meanwhile."""
     working = asyncio.ensure_future(work)
     try:

@@ -229,7 +229,9 @@ class Worker:
 
     async def _serve(self, job: Job, held: _Held) -> None:
         log.info("job %s attempt %d begins, %d stages", job.job_id, job.attempt, len(job.stages))
-        await self._report(await self._runner.run(job), held)
+        # What is left of the job is removed while its result is on its way, and the next job with the answer.
+        async with self._runner.running(job) as result:
+            await self._report(result, held)
 
     async def _report(self, result: JobResult, held: _Held) -> None:
         held.reporting = True
@@ -242,11 +244,11 @@ class Worker:
         Not while somebody is asking already: of two questions at a time neither knows what the other was given, so both
         would be given the same.
         """
-        if self._asking.locked() or self._stopping.is_set() or holder != self._membership.worker_id:
+        free = self._slots - len(self._held) + 1  # none if those before are still being removed
+        if free <= 0 or self._asking.locked() or self._stopping.is_set() or holder != self._membership.worker_id:
             return await self._client.report(holder, result)
         async with self._asking:
             asked_at = self._clock()
-            free = max(1, self._slots - len(self._held) + 1)
             state, claims = await self._client.report_and_claim(
                 holder, result, slots=free, holding=self._holding(holder)
             )

@@ -223,11 +223,11 @@ class DockerRuntime:
         return Preparation(self._make, stage, place)
 
     async def _remove_after(self, container: Container, slot: int) -> None:
-        """Remove a container that was run: while the next stage runs, if there is to be one."""
+        """Remove a container that was run: while the next stage runs, or the result is on its way."""
         if removing := self._removing.pop(slot, None):
             await asyncio.wait({removing})
         # Of one that did not succeed it is not sure that it has ended, before it is removed.
-        if slot in self._next and container.outcome.succeeded:
+        if container.outcome.succeeded:
             self._removing[slot] = asyncio.create_task(self._remove(container), name=f"removing {container.id[:12]}")
         else:
             await self._remove(container)

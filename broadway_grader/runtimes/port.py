@@ -107,9 +107,9 @@ class Runtime(Protocol):
     ) -> StageResult:
         """Run one stage to its end, with `place.directory` as its /job.
 
-        Whatever happens, no process of the stage is left when this returns or raises, and nothing else either, such as
-        a container. With `following`, the stage that comes next in this slot if this one succeeds, that one may be got
-        ready meanwhile, and this one's container be removed while it runs: `release` waits for all of that. Every
+        Whatever happens, no process of the stage is left when this returns or raises, and nothing else either, but for
+        the container of a stage that succeeded, which may be removed later, and `following`, the stage that comes next
+        in this slot if this one succeeds, which may be got ready meanwhile: `release` waits for all of that. Every
         failure, of the stage or of the runtime, is in the result. Seconds of `stage.timeout` count from the start of
         the stage's first process. Being cancelled kills the stage, and so does an order that `ending` is given, whose
         reason and message are then the result's. `on_output` is told before it begins where its stdout and stderr will

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,20 +162,52 @@ async def test_the_next_life_of_a_grader_finds_it(
     await asyncio.wait({running})
 
 
-async def test_a_container_is_removed_while_the_next_stage_runs(
-    runner: JobRunner, runtime: DockerRuntime, directory: WorkDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def may_remove(runtime: DockerRuntime, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Nothing is removed before this is set."""
     remove, may_remove = runtime._engine.api.remove_container, threading.Event()
 
     def held_up(*arguments: Any, **named: Any) -> Any:
-        assert may_remove.wait(60), "the removal was waited for before the next stage had begun"
+        assert may_remove.wait(60), "the removal was waited for"
         return remove(*arguments, **named)
 
     monkeypatch.setattr(runtime._engine.api, "remove_container", held_up)
+    return may_remove
+
+
+async def test_a_container_is_removed_while_the_next_stage_runs(
+    runner: JobRunner, directory: WorkDirectory, may_remove: threading.Event
+) -> None:
     running = asyncio.create_task(runner.run(job(sh("true"), sh("touch /job/second"))))
     await until(lambda: list(directory.jobs.glob("*/job/second")), "the second stage", 50)
     may_remove.set()
     assert reasons(await running) == [None, None]
+
+
+async def test_a_result_is_there_while_the_last_container_is_removed(
+    runner: JobRunner, engine: Any, settings: Settings, may_remove: threading.Event
+) -> None:
+    async with runner.running(job(sh("true"))) as result:
+        assert reasons(result) == [None]
+        assert len(containers(engine, settings.instance)) == 1
+        may_remove.set()
+    assert containers(engine, settings.instance) == []
+
+
+async def test_but_that_of_a_failed_stage_comes_after_its_container(
+    runner: JobRunner, runtime: DockerRuntime, engine: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may not have ended before it is removed."""
+    remove = runtime._engine.api.remove_container
+
+    def slowly(*arguments: Any, **named: Any) -> Any:
+        time.sleep(1)
+        return remove(*arguments, **named)
+
+    monkeypatch.setattr(runtime._engine.api, "remove_container", slowly)
+    async with runner.running(job(sh("exit 3"))) as result:
+        assert reasons(result) == [Reason.STAGE_FAILED]
+        assert containers(engine, settings.instance) == []
 
 
 async def test_an_image_that_cannot_be_had_is_the_blame_of_its_own_stage(runner: JobRunner) -> None:

@@ -95,6 +95,7 @@ async def test_an_entry_point_replaces_the_images_entry_point_and_command(
         Stage(image=image_with_entry_point, entry_point=["sh", "-c", "echo $OF_IMAGE"]), place
     )
     assert (own.stdout.text, ours.stdout.text) == ("the image's command\n", "yes\n")
+    await runtime.release(place.slot)
     assert len(engine.volumes.list()) == volumes, "the volumes that the image asks for are removed"
 
 
@@ -256,8 +257,10 @@ async def test_a_container_that_could_not_be_removed_is_removed_later(
     with monkeypatch.context() as broken:
         broken.setattr(runtime._engine.api, "remove_container", fail)
         assert (await runtime.run_stage(sh("true"), place)).reason is None
+        await runtime.release(place.slot)
     assert len(containers(engine, settings.instance)) == 1
     await runtime.run_stage(sh("true"), place)
+    await runtime.release(place.slot)
     assert containers(engine, settings.instance) == []
 
 

@@ -274,10 +274,10 @@ async def test_a_job_whose_result_was_refused_is_not_run_again(life: Lives, api:
     api.say("claim", jobs(1))
     await until(lambda: not api.script["claim"] and len(api.of("claim")) > asked + 2, "it to be handed out again")
     assert api.of("claim")[-1].query["holding"] == job_id(1), "so that the API need not hand it out"
-    assert grader.runner.running == {}
+    assert grader.runner.jobs == {}
     await until(lambda: api.of("heartbeat")[-1].body == {"running": []}, "its lease to be let go")
     api.say("claim", jobs(1, attempt=2))
-    await until(lambda: (job_id(1), 2) in grader.runner.running, "the next attempt to run")
+    await until(lambda: (job_id(1), 2) in grader.runner.jobs, "the next attempt to run")
 
 
 async def test_results_that_a_forced_stop_overtakes_are_set_aside(life: Lives, api: FakeApi, tmp_path: Path) -> None:

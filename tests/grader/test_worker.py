@@ -35,22 +35,31 @@ NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
 
 class Runner:
-    """Runs a job until it is told to end it."""
+    """Runs a job until it is told to end it, and removes what is left of it once it may."""
 
     def __init__(self) -> None:
-        self.running: dict[tuple[str, int], asyncio.Event] = {}
+        self.jobs: dict[tuple[str, int], asyncio.Event] = {}
         self.killed: list[tuple[str, int]] = []
         self.output = ""
+        self.may_remove = asyncio.Event()
+        self.may_remove.set()
 
-    async def run(self, job: Job) -> JobResult:
-        ended = self.running[job.job_id, job.attempt] = asyncio.Event()
+    @contextlib.asynccontextmanager
+    async def running(self, job: Job) -> AsyncIterator[JobResult]:
+        ended = self.jobs[job.job_id, job.attempt] = asyncio.Event()
         try:
             await ended.wait()
         except asyncio.CancelledError:
             self.killed.append((job.job_id, job.attempt))
             raise
         finally:
-            del self.running[job.job_id, job.attempt]
+            del self.jobs[job.job_id, job.attempt]
+        try:
+            yield self._result(job)
+        finally:
+            await self.may_remove.wait()
+
+    def _result(self, job: Job) -> JobResult:
         stage = StageResult(
             started_at=NOW, finished_at=NOW, runtime="docker", exit_code=0, stdout=Output(text=self.output)
         )
@@ -60,7 +69,7 @@ class Runner:
         return failed_result(job_id, attempt, reason=Reason.RUNTIME_ERROR, message=message, runtime="docker", now=NOW)
 
     def end(self, number: int, attempt: int = 1) -> None:
-        self.running[job_id(number), attempt].set()
+        self.jobs[job_id(number), attempt].set()
 
 
 class Grader:
@@ -134,7 +143,7 @@ async def grader(api: FakeApi, tmp_path: Path) -> AsyncIterator[Grader]:
 
 async def running(grader: Grader, *numbers: int) -> None:
     wanted = {job_id(number) for number in numbers}
-    await until(lambda: {job for job, _ in grader.runner.running} == wanted, f"jobs {numbers} to run")
+    await until(lambda: {job for job, _ in grader.runner.jobs} == wanted, f"jobs {numbers} to run")
 
 
 async def test_a_job_is_claimed_run_and_reported(grader: Grader, api: FakeApi) -> None:
@@ -174,6 +183,31 @@ async def test_a_result_brings_the_job_that_takes_its_slot(grader: Grader, api: 
     assert (report.query["slots"], report.query["holding"]) == ("1", f"{job_id(1)},{job_id(2)}")
     grader.runner.end(3)  # whose answer brings nothing, as that of an API of an earlier release
     await until(lambda: len(api.of("claim")) > 1, "it to poll")
+
+
+async def test_a_result_and_the_next_job_wait_for_no_removal(grader: Grader, api: FakeApi) -> None:
+    """But a slot whose jobs are not removed takes one more, not any number; and a stop leaves nothing behind."""
+    api.say("claim", jobs(1, 2))
+    api.say("report", with_jobs(1, 3), with_jobs(3, 4))
+    task = grader.start()
+    await running(grader, 1, 2)
+    grader.runner.may_remove.clear()
+    grader.runner.end(1)
+    await running(grader, 2, 3)
+    grader.runner.end(3)
+    await until(lambda: len(api.of("report")) == 2, "the second result")
+    assert ["slots" in report.query for report in api.of("report")] == [True, False]
+    asked = len(api.of("claim"))
+    beats = len(api.of("heartbeat"))
+    await until(lambda: len(api.of("heartbeat")) >= beats + 3, "time to pass")
+    assert len(api.of("claim")) == asked, "its slot is not free"
+    grader.worker.stop()
+    grader.runner.end(2)
+    await until(lambda: len(api.of("report")) == 3, "the last result")
+    assert not task.done()
+    assert api.of("deregister") == []
+    grader.runner.may_remove.set()
+    await asyncio.wait_for(task, 20)
 
 
 async def test_while_somebody_asks_for_jobs_a_result_does_not(
@@ -293,7 +327,7 @@ async def test_a_job_that_comes_back_with_a_new_attempt_replaces_the_old(grader:
     grader.start()
     await running(grader, 1)
     api.say("claim", jobs(1, attempt=2))
-    await until(lambda: list(grader.runner.running) == [(job_id(1), 2)], "the new attempt to run alone")
+    await until(lambda: list(grader.runner.jobs) == [(job_id(1), 2)], "the new attempt to run alone")
     assert grader.runner.killed == [(job_id(1), 1)]
     grader.runner.end(1, attempt=2)
     await until(lambda: api.of("report"), "the report")
@@ -320,9 +354,9 @@ async def test_an_unknown_worker_registers_again_and_goes_on(grader: Grader, api
         grader.runner.end(1)
     await until(lambda: api.registrations == 2, "it to register again")
     if kind != "report":
-        assert list(grader.runner.running) == [(job_id(1), 1)], "what runs goes on"
+        assert list(grader.runner.jobs) == [(job_id(1), 1)], "what runs goes on"
     api.say("claim", jobs(2))
-    await until(lambda: (job_id(2), 1) in grader.runner.running, "the next job")
+    await until(lambda: (job_id(2), 1) in grader.runner.jobs, "the next job")
     assert api.registrations == 2
 
 
@@ -347,7 +381,7 @@ async def test_a_result_is_posted_under_the_id_that_claimed_the_job(grader: Grad
     await until(lambda: len(api.of("report")) == 2, "the report, and once more")
     assert {call.headers["worker_id"] for call in api.of("report")} == {FIRST}
     api.say("claim", jobs(2))
-    await until(lambda: (job_id(2), 1) in grader.runner.running, "the slot to be free again")
+    await until(lambda: (job_id(2), 1) in grader.runner.jobs, "the slot to be free again")
     assert len(api.of("report")) == 2, "a result of an unknown worker is set aside"
     await until(lambda: len(list(grader.spool.refused.iterdir())) == 1, "it to be set aside")
 
@@ -388,9 +422,9 @@ async def test_an_api_that_is_away_costs_no_result(grader: Grader, api: FakeApi)
     await running(grader, 1, 2)
     await api.stop()
     grader.runner.end(1)
-    await until(lambda: len(grader.runner.running) == 1, "the job to end")
+    await until(lambda: len(grader.runner.jobs) == 1, "the job to end")
     await asyncio.sleep(0.3)  # some vain tries of everything
-    assert list(grader.runner.running) == [(job_id(2), 1)], "what runs goes on"
+    assert list(grader.runner.jobs) == [(job_id(2), 1)], "what runs goes on"
     api.start()
     await until(lambda: api.of("report"), "the report")
     assert api.of("report")[0].path.endswith(job_id(1))

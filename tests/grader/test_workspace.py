@@ -21,6 +21,7 @@ from broadway_grader.errors import SetupError
 from broadway_grader.runner import JobRunner
 from broadway_grader.runtimes.port import OnOutput, Place, nobody
 from broadway_grader.workspace import WorkDirectory
+from tests.grader.stages import until
 
 JOB_ID = "697dd0a80a1b2c3d4e5f6011"
 
@@ -132,6 +133,8 @@ class ScriptedRuntime:
         self.seen: list[tuple[int, list[str]]] = []
         self.roster: object = None
         self.jobs: object = None
+        self.may_release = asyncio.Event()
+        self.may_release.set()
 
     async def run_stage(
         self,
@@ -161,8 +164,10 @@ class ScriptedRuntime:
         return self.name
 
     async def remove_leftovers(self) -> None: ...
-    async def release(self, slot: int) -> None: ...
     async def close(self) -> None: ...
+
+    async def release(self, slot: int) -> None:
+        await self.may_release.wait()
 
 
 def job(*images: str, students: list[object] | None = None) -> Job:
@@ -174,6 +179,63 @@ async def test_stages_run_in_order_in_one_directory(directory: WorkDirectory) ->
     result = await JobRunner(runtime, directory, slots=2).run(job("ok", "ok"))
     assert (result.reason, result.attempt, len(result.stages)) == (None, 3, 2)
     assert runtime.seen == [(0, []), (1, ["of-stage-0"])]
+    assert list(directory.jobs.iterdir()) == []
+
+
+async def test_there_is_a_result_before_all_is_removed_and_no_other_job_in_its_slot(directory: WorkDirectory) -> None:
+    runtime = ScriptedRuntime()
+    runner = JobRunner(runtime, directory, slots=1)
+    runtime.may_release.clear()
+    async with runner.running(job("ok")) as result:
+        assert result.reason is None
+        following = asyncio.create_task(runner.run(job("ok")))
+        await until(lambda: len(list(directory.jobs.glob("*/job"))) == 2, "the /job of the next one")
+        begun = len(runtime.seen)
+        runtime.may_release.set()
+    assert begun == 1, "it has begun in a slot that is not free"
+    assert len(list(directory.jobs.glob("*/job/of-stage-0"))) <= 1, "the block ends when its /job is gone"
+    await following
+    assert runtime.seen == [(0, [])] * 2
+    assert list(directory.jobs.iterdir()) == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_what_is_left_is_removed_also_if_nobody_wants_the_result(directory: WorkDirectory, times: int) -> None:
+    runtime = ScriptedRuntime()
+    runner = JobRunner(runtime, directory, slots=1)
+    runtime.may_release.clear()
+    entered = asyncio.Event()
+
+    async def report() -> None:
+        async with runner.running(job("ok")):
+            entered.set()
+            await asyncio.Event().wait()
+
+    reporting = asyncio.create_task(report())
+    await entered.wait()
+    for _ in range(times):
+        reporting.cancel()
+        await asyncio.sleep(0)
+    runtime.may_release.set()
+    await asyncio.wait({reporting})
+    assert reporting.cancelled()
+    await until(lambda: not list(directory.jobs.iterdir()), "the removal")
+    assert (await asyncio.wait_for(runner.run(job("ok")), 20)).reason is None, "the slot is free again"
+
+
+async def test_a_removal_that_breaks_costs_neither_the_result_nor_the_slot(
+    directory: WorkDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = ScriptedRuntime()
+    runner = JobRunner(runtime, directory, slots=1)
+
+    async def broken(slot: int) -> None:
+        raise RuntimeError("out of the blue")
+
+    monkeypatch.setattr(runtime, "release", broken)
+    for _ in range(2):
+        assert (await asyncio.wait_for(runner.run(job("ok")), 20)).reason is None
+    assert "out of the blue" in caplog.text
     assert list(directory.jobs.iterdir()) == []
 
 
