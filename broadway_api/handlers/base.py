@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 
-from broadway_api import auth, ids, json_body
+from broadway_api import auth, ids, json_body, json_text
 from broadway_api.errors import (
     ClaimLost,
     Fault,
@@ -298,7 +298,7 @@ class ApiHandler(RequestHandler):
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> asyncio.Future[None]:
         if self._answered_in_place:
             raise Finish
-        return super().finish(chunk)
+        return super().finish(json_text.encode(chunk) if isinstance(chunk, dict) else chunk)
 
     def succeed(self, data: dict[str, Any]) -> None:
         """Answer with success."""

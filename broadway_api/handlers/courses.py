@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import aclosing, suppress
 from typing import ClassVar
 
-from tornado.escape import json_encode
 from tornado.iostream import StreamClosedError
 
-from broadway_api import intake, wire
+from broadway_api import intake, json_text, wire
 from broadway_api.domain import JobState, RunState
 from broadway_api.handlers.base import CHANGERS, READERS, ApiHandler, refuse
 from broadway_api.schemas import MAX_PRIORITY, MIN_PRIORITY, RETRY
@@ -138,7 +137,7 @@ class EventsHandler(ApiHandler):
                     self.write(": still here\n\n")
                 else:
                     version, summary = event
-                    data = json_encode(wire.summary_to_json(summary, self.service.now()))
+                    data = json_text.encode(wire.summary_to_json(summary, self.service.now())).decode()
                     self.write(f"id: {version}\nevent: run\ndata: {data}\n\n")
                 with suppress(StreamClosedError):  # its client has gone, which also cancels this
                     await self.flush()

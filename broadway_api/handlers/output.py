@@ -7,10 +7,9 @@ import logging
 from contextlib import aclosing, suppress
 from typing import ClassVar
 
-from tornado.escape import json_encode
 from tornado.iostream import StreamClosedError
 
-from broadway_api import live_wire, wire
+from broadway_api import json_text, live_wire, wire
 from broadway_api.domain import Claim
 from broadway_api.errors import Fault, InvalidInput
 from broadway_api.handlers.base import READERS, ApiHandler, WorkerHandler, refuse
@@ -73,7 +72,7 @@ class LogHandler(ApiHandler):
                     self.write(": still here\n\n")
                 else:
                     name, data = live_wire.event_to_json(told)
-                    self.write(f"id: {told.reading}\nevent: {name}\ndata: {json_encode(data)}\n\n")
+                    self.write(f"id: {told.reading}\nevent: {name}\ndata: {json_text.encode(data).decode()}\n\n")
                 if not await self._sent():
                     return
 

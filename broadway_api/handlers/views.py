@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Any, ClassVar, TypeVar
 
-from tornado.escape import json_encode
 from tornado.iostream import StreamClosedError
 
-from broadway_api import wire
+from broadway_api import json_text, wire
 from broadway_api.domain import JobQuery, JobSort, JobState, Reason, RunState
 from broadway_api.errors import Forbidden
 from broadway_api.handlers.base import READERS, ApiHandler, refuse
@@ -142,7 +141,7 @@ class OverviewEventsHandler(OverviewHandler):
 
     async def _follow(self, what: str, look: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         async def encoded() -> bytes:
-            return json_encode(await look()).encode()
+            return json_text.encode(await look())
 
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         # The query says what is seen, and who asks how much of it.

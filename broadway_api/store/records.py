@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from broadway_api import runconfig
+from broadway_api import json_text, runconfig
 from broadway_api.domain import Attempt, Reason, RunConfig
 from broadway_api.tenants import Course, Directory, Role, Token
-
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 _NONE = "[]"  # most jobs have no attempt behind them, and none has reported
 
@@ -22,7 +20,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 def to_text(value: Any) -> str:
     """A JSON value as compact text."""
-    return _compact(value)
+    return json_text.encode(value).decode()
 
 
 def from_text(text: str) -> Any:

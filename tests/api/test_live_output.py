@@ -228,7 +228,7 @@ async def test_a_follower_that_reads_nothing_costs_little_and_learns_what_it_mis
         await eventually(followed)
         for number in range(160):
             assert (await post(api, worker, job, piece(number * len(text), text))).status_code == 200
-        said = await connection.until(b'"start": %d' % (159 * len(text)))
+        said = await connection.until(b'"start":%d' % (159 * len(text)))
         await api.report(worker, job, info=[{"exit_code": 0, "stdout": text * 160 + "end"}])
         said += await connection.until(b"event: end")
     outputs = [json.loads(line[6:]) for line in said.split(b"\n") if line.startswith(b'data: {"attempt"')]

@@ -48,6 +48,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     # What comes in and what goes out.
     "broadway_api.json_body": ("broadway_api.errors",),
+    "broadway_api.json_text": (),
     "broadway_api.schemas": ("broadway_api.domain", "broadway_api.policy", "broadway_api.tenants"),
     "broadway_api.validation": ("broadway_api.errors", "broadway_api.policy", "broadway_api.schemas"),
     "broadway_api.results": ("broadway_api.errors", "broadway_api.schemas", "broadway_api.validation"),
@@ -74,6 +75,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.store*": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.ids", "broadway_api.tenants"),
         *("broadway_api.lifecycle", "broadway_api.capabilities", "broadway_api.runconfig", "broadway_api.store*"),
+        "broadway_api.json_text",
     ),
     # The use cases: the only caller of the store, by its port.
     "broadway_api.service": (
@@ -168,7 +170,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     # HTTP: a handler sees no store at all.
     "broadway_api.handlers*": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.ids", "broadway_api.auth"),
-        *("broadway_api.json_body", "broadway_api.schemas", "broadway_api.validation"),
+        *("broadway_api.json_body", "broadway_api.json_text", "broadway_api.schemas", "broadway_api.validation"),
         *("broadway_api.wire", "broadway_api.worker_wire"),
         *("broadway_api.intake", "broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
         *("broadway_api.tenants", "broadway_api.access", "broadway_api.failures", "broadway_api.metrics"),

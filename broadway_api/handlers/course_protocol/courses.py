@@ -6,10 +6,10 @@ import asyncio
 from contextlib import aclosing, suppress
 from typing import ClassVar
 
-from tornado.escape import json_encode
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
+from broadway_api import json_text
 from broadway_api.course_protocol import jobs, words
 from broadway_api.course_protocol.shapes import GRADING_CONFIG, GRADING_RUN
 from broadway_api.domain import Job, JobState, JobType, WorkerState
@@ -207,7 +207,7 @@ class StreamHandler(CourseHandler):
                 if event is None:
                     return
                 kind, value = event
-                data = json_encode({"type": kind, "data": value})
+                data = json_text.encode({"type": kind, "data": value}).decode()
                 text = f"event: status_update\ndata: {data}\n\n"
             silent = 0.0
             self.set_header("Content-Type", "text/event-stream; charset=utf-8")
