@@ -5,26 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
-import ssl
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
-
+from broadway_grader.connection import ANSWER_TIMEOUT, Answer, Connection
 from broadway_grader.domain import Job, JobResult
 from broadway_grader.errors import (
     ClaimLost,
-    CutOff,
     Refused,
-    ServerBusy,
-    SetupError,
     TooLarge,
     Unauthorized,
     UnknownWorker,
-    Unreachable,
     UnusableAnswer,
     UnusableJob,
 )
@@ -33,17 +26,8 @@ from config import QUEUE_EMPTY_CODE
 
 log = logging.getLogger(__name__)
 
-#: Seconds that the API may take to answer a call, beyond what it is asked to hold a poll.
-ANSWER_TIMEOUT = 30.0
-#: Seconds that a connection which nobody uses is kept for the next call. Longer than from one heartbeat to the next: a
-#: connection, let alone TLS on it, costs the API more than they do. Shorter than the API and proxies keep their ends.
-KEEP_ALIVE = 60.0
-#: Seconds that it may take to take output: what comes late is of no use.
+#: Seconds that the API may take to take output: what comes late is of no use.
 OUTPUT_TIMEOUT = 5.0
-#: Most seconds of a `Retry-After` that are honoured: a proxy that says "in an hour" must not idle a grader for one.
-LONGEST_RETRY_AFTER = 60.0
-#: Statuses beside 5xx that say "later": request timeout and too many requests.
-BUSY_STATUSES = frozenset({408, 429})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,31 +64,24 @@ class ApiClient:
         self, url: str, token: str, *, ca_certificate: Path | None = None, answer_timeout: float = ANSWER_TIMEOUT
     ) -> None:
         """Raises SetupError if `ca_certificate` cannot be used."""
-        self._answer_timeout = answer_timeout
-        self._http = httpx.AsyncClient(
-            base_url=f"{url.rstrip('/')}/api/v1/",
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=answer_timeout,
-            verify=_tls(ca_certificate),
-            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE),
-        )
+        self._connection = Connection(url, token, ca_certificate=ca_certificate, answer_timeout=answer_timeout)
 
     async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
+        await self._connection.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.__aexit__(kind, error, trace)
+        await self._connection.__aexit__(kind, error, trace)
 
     async def register(
         self, *, hostname: str, slots: int, runtime: str, version: str, labels: Mapping[str, str]
     ) -> Registration:
         """Register as a new worker. Raises Unauthorized if the cluster token is refused."""
         body = {"hostname": hostname, "slots": slots, "runtime": runtime, "version": version, "labels": dict(labels)}
-        response = await self._send("POST", "worker_register", body=body)
-        if response.status_code == 401:
+        response = await self._send("POST", "worker_register", body=_encoded(body))
+        if response.status == 401:
             raise Unauthorized
         data = _data(response)
         worker_id, heartbeat = data.get("worker_id"), data.get("heartbeat")
@@ -117,7 +94,7 @@ class ApiClient:
     async def heartbeat(self, worker_id: str, running: Mapping[str, int]) -> Heard:
         """Renew the leases of `running` (job id → attempt). Raises UnknownWorker."""
         named = [{"job_id": job_id, "attempt": attempt} for job_id, attempt in running.items()]
-        response = await self._send("POST", "heartbeat", worker_id=worker_id, body={"running": named})
+        response = await self._send("POST", "heartbeat", worker_id=worker_id, body=_encoded({"running": named}))
         data = _data(response, worker_id)
         lost, followed = data.get("lost", []), data.get("followed")
         if not isinstance(lost, list):
@@ -135,7 +112,7 @@ class ApiClient:
         Raises UnknownWorker.
         """
         path, content = f"grading_job/{job_id}/output", {"attempt": attempt, **body}
-        response = await self._send("POST", path, worker_id=worker_id, body=content, within=OUTPUT_TIMEOUT)
+        response = await self._send("POST", path, worker_id=worker_id, body=_encoded(content), within=OUTPUT_TIMEOUT)
         return _names(_data(response, worker_id).get("followed"))
 
     async def claim(self, worker_id: str, *, slots: int, holding: Collection[str], wait: int) -> Claims:
@@ -152,7 +129,7 @@ class ApiClient:
             headers={"Prefer": f"wait={wait}"},
             patience=wait,
         )
-        if response.status_code == QUEUE_EMPTY_CODE:
+        if response.status == QUEUE_EMPTY_CODE:
             return Claims()
         data = _data(response, worker_id)
         return _claims(data.get("jobs", [data]), worker_id)
@@ -171,15 +148,16 @@ class ApiClient:
 
         An API of an earlier release takes the result and brings nothing. Raises what `report` does.
         """
+        body = _encoded(result.to_wire())
         response = await self._send(
             "POST",
             f"grading_job/{result.job_id}",
             worker_id=worker_id,
-            body=result.to_wire(),
+            body=body,
             query={"slots": str(slots), "holding": _named(holding)} if slots else None,
         )
-        if response.status_code == 413:  # a proxy's word too: the same body would meet the same limit
-            raise TooLarge(int(response.request.headers.get("Content-Length", 0)))
+        if response.status == 413:  # a proxy's word too: the same body would meet the same limit
+            raise TooLarge(len(body))
         try:
             data = _data(response, worker_id)
         except Refused as refusal:
@@ -210,37 +188,25 @@ class ApiClient:
         path: str,
         *,
         worker_id: str | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         patience: float = 0.0,
         within: float | None = None,
-    ) -> httpx.Response:
+    ) -> Answer:
         sent = dict(headers or {})
         if worker_id is not None:
             # The specification's name, and one that proxies let pass which drop names with an underscore.
             sent |= {"worker_id": worker_id, "Worker-Id": worker_id}
-        content = None
         if body is not None:
             sent["Content-Type"] = "application/json"
-            content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-        within = within or self._answer_timeout
-        try:
-            response = await self._http.request(
-                method,
-                path,
-                headers=sent,
-                content=content,
-                params=query,
-                timeout=httpx.Timeout(within, read=within + patience),
-            )
-        except httpx.HTTPError as error:
-            text = f"{method} {path}: {_explained(error, self._http.base_url.scheme)}"
-            cut_off = isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
-            raise (CutOff if cut_off else Unreachable)(text) from error
-        if response.status_code >= 500 or response.status_code in BUSY_STATUSES:
-            raise ServerBusy(f"{method} {path}: status {response.status_code}", _retry_after(response))
-        return response
+        return await self._connection.ask(
+            method, path, headers=sent, body=body, query=query, patience=patience, within=within
+        )
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _named(holding: Collection[str]) -> str:
@@ -266,57 +232,22 @@ def _claims(entries: object, worker_id: str) -> Claims:
     return Claims(jobs=jobs, unusable=unusable)
 
 
-def _explained(error: httpx.HTTPError, scheme: str) -> str:
-    """What went wrong, and what to do where the two sides do not agree on TLS."""
-    text = str(error) or type(error).__name__  # many of httpx's errors have no text of their own
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return f"the API's certificate is not trusted: {text}; name its authority with --ca-certificate"
-    if scheme == "https" and ("WRONG_VERSION_NUMBER" in text or "record layer failure" in text):
-        return f"the API does not speak HTTPS: {text}; write http:// in --api"
-    if scheme == "http" and isinstance(error, httpx.ReadError | httpx.RemoteProtocolError):
-        return f"the connection was closed without an answer: {text}; if it always is, write https:// in --api"
-    return text
-
-
 def _names(listed: object) -> frozenset[str]:
     """Names of followers; an API that has none of them names nobody."""
     return frozenset(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else frozenset()
 
 
-def _tls(ca_certificate: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_certificate is not None:
-        try:
-            context.load_verify_locations(cafile=ca_certificate)
-        except (OSError, ssl.SSLError) as error:
-            raise SetupError(f"cannot use the CA certificate {ca_certificate}: {error}") from error
-    return context
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        seconds = float(response.headers.get("Retry-After", "0"))
-    except ValueError:  # the form with a date; the back-off does without
-        return 0.0
-    if math.isnan(seconds):
-        return 0.0
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
-
-
-def _data(response: httpx.Response, worker_id: str | None = None) -> dict[str, Any]:
+def _data(response: Answer, worker_id: str | None = None) -> dict[str, Any]:
     """The `data` of a success; raises what the status of any other answer means."""
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):  # also text that is no UTF-8
-        body = None
+    body = response.json()
     data = body.get("data") if isinstance(body, dict) else None
-    if response.is_success:
+    if 200 <= response.status < 300:
         if isinstance(data, dict):
             return data
-        raise UnusableAnswer(f"an answer of status {response.status_code} is not in the API's envelope")
+        raise UnusableAnswer(f"an answer of status {response.status} is not in the API's envelope")
     # A refusal is final, and costs a result: only the API's own word, in its envelope, is one. A proxy's is not.
-    if response.is_client_error and isinstance(data, dict):
-        if response.status_code == 401 and worker_id is not None:
+    if 400 <= response.status < 500 and isinstance(data, dict):
+        if response.status == 401 and worker_id is not None:
             raise UnknownWorker(worker_id)
-        raise Refused(response.status_code, str(data.get("message") or response.reason_phrase))
-    raise UnusableAnswer(f"an answer of status {response.status_code} is none of the API's")
+        raise Refused(response.status, str(data.get("message") or response.reason))
+    raise UnusableAnswer(f"an answer of status {response.status} is none of the API's")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from broadway_grader.client import ApiClient
+from broadway_grader.client import ApiClient, Claims
 from broadway_grader.domain import Job, JobResult, Output, Reason, Stage, StageResult
 from broadway_grader.errors import (
     ApiError,
@@ -29,7 +30,7 @@ from broadway_grader.errors import (
     Unreachable,
     UnusableAnswer,
 )
-from tests.grader.fake_api import CUT, EMPTY, WORKER_ID, FakeApi, Reply, fail, success
+from tests.grader.fake_api import CUT, EMPTY, WORKER_ID, Call, FakeApi, Reply, fail, success
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 JOB_ID = "697dd0a80a1b2c3d4e5f6011"
@@ -80,8 +81,7 @@ async def test_a_heartbeat_needs_no_connection_of_its_own(
     client: ApiClient, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await client.heartbeat(WORKER_ID, {})
-    later = SimpleNamespace(monotonic=lambda: time.monotonic() + 10)  # the interval between two, to httpx alone
-    monkeypatch.setattr("httpcore._async.http11.time", later)
+    monkeypatch.setattr("aiohttp.connector.monotonic", lambda: time.monotonic() + 10)  # the interval between two
     await client.heartbeat(WORKER_ID, {})
     assert len({call.port for call in api.calls}) == 1
 
@@ -269,7 +269,7 @@ async def test_deregistering(client: ApiClient, api: FakeApi) -> None:
         (Reply(text='{"status": "succ'), UnusableAnswer),
         (Reply(text="[1, 2]"), UnusableAnswer),
         (Reply(body={"status": "success", "data": None}), UnusableAnswer),
-        (Reply(status=302, headers={"Location": "/login"}), UnusableAnswer),
+        (Reply(status=302, headers={"Location": "/api/v1/login"}), UnusableAnswer),
     ],
 )
 async def test_each_failure_has_its_type(client: ApiClient, api: FakeApi, reply: Reply, error: type[ApiError]) -> None:
@@ -278,6 +278,7 @@ async def test_each_failure_has_its_type(client: ApiClient, api: FakeApi, reply:
         await client.report(WORKER_ID, result())
     assert type(caught.value) is error
     assert TOKEN not in str(caught.value)
+    assert len(api.calls) == 1
 
 
 async def test_a_refused_token(client: ApiClient, api: FakeApi) -> None:
@@ -302,6 +303,80 @@ async def test_nobody_there(client: ApiClient, api: FakeApi) -> None:
     with pytest.raises(Unreachable) as caught:
         await register(client)
     assert not isinstance(caught.value, CutOff)
+
+
+async def test_an_api_that_does_not_answer(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But a poll may be held for as long as it asked for."""
+    answer = api.answer
+
+    async def late(call: Call) -> Reply:
+        await asyncio.sleep(1)
+        return await answer(call)
+
+    monkeypatch.setattr(api, "answer", late)
+    async with ApiClient(api.url, TOKEN, answer_timeout=0.2) as client:
+        assert await client.claim(WORKER_ID, slots=1, holding=(), wait=60) == Claims()
+        with pytest.raises(Unreachable) as caught:
+            await client.heartbeat(WORKER_ID, {})
+    assert not isinstance(caught.value, CutOff)
+
+
+@contextlib.asynccontextmanager
+async def serving(serve: Callable[[asyncio.StreamReader], Coroutine[Any, Any, None]]) -> AsyncIterator[str]:
+    """A server that answers an accepted result once `serve` has read the request; its URL."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await serve(reader)
+        body = b'{"status": "success", "data": {"job_id": "x", "state": "succeeded"}}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0, limit=65_536)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_large_result_may_take_longer_than_an_answer() -> None:
+    size = 20_000_000
+
+    async def slowly(reader: asyncio.StreamReader) -> None:
+        read = 0
+        while read < size:
+            if read < size // 2:
+                await asyncio.sleep(0.003)
+            read += len(await reader.read(65_536))
+
+    started = time.monotonic()
+    async with serving(slowly) as url, ApiClient(url, TOKEN, answer_timeout=0.2) as client:
+        assert await client.report(WORKER_ID, result("x" * size)) == "succeeded"
+    assert time.monotonic() - started > 0.3
+
+
+async def test_a_large_result_that_is_not_answered_is_given_up_as_soon_as_others() -> None:
+    async def for_ever(reader: asyncio.StreamReader) -> None:
+        while await reader.read(65_536):
+            pass
+
+    async with serving(for_ever) as url, ApiClient(url, TOKEN, answer_timeout=0.2) as client:
+        with pytest.raises(Unreachable):
+            await asyncio.wait_for(client.report(WORKER_ID, result("x" * 2_000_000)), 30)
+
+
+async def test_a_proxy_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[bytes] = []
+
+    async def first_line(reader: asyncio.StreamReader) -> None:
+        lines.append(await reader.readline())
+
+    async with serving(first_line) as url:
+        monkeypatch.setenv("HTTP_PROXY", url)
+        monkeypatch.setenv("http_proxy", url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        async with ApiClient("http://api.invalid:1470", TOKEN) as client:
+            assert await client.report(WORKER_ID, result()) == "succeeded"
+    assert lines[0].startswith(b"POST http://api.invalid:1470/api/v1/grading_job/")
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("1e9", 60), ("-3", 0), ("Wed, 21 Oct 2026", 0), ("nan", 0)])

@@ -239,7 +239,8 @@ DRIVERS: Mapping[str, tuple[str, ...]] = {
     "cryptography": ("broadway_api.secret_box",),
     "sqlite3": ("broadway_api.store.sqlite*",),
     "docker": ("broadway_grader.runtimes*", "scripts.demo"),
-    "httpx": ("broadway_grader.client", "broadway_client*"),
+    "httpx": ("broadway_client*",),
+    "aiohttp": ("broadway_grader.connection",),
 }
 
 
