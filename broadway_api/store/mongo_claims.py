@@ -175,20 +175,31 @@ class MongoClaims:
         chosen: list[Handout] = []
         turns = self._turns.ahead()
         for group, heads in zip(groups.values(), heads_of, strict=True):
-            heads.drop_given()  # of what was read, to workers that can run others besides
-            some = _chosen(group, heads, turns)
-            for handout in some:
-                self._ahead.give(handout.job["_id"])
-            chosen += some
-            if heads.are_all and len(some) == len(heads.urgent):
+            left = heads.left(is_fair=False)  # some may have been given to workers that can run others besides
+            some = self._chosen(group, heads, turns)
+            if heads.are_all and len(some) == left:
                 got = Counter(id(handout.claim) for handout in some)
                 for claim in group:
                     claim.wanted = got[id(claim)]
-            elif not some and heads.urgent:
+            elif not some and not chosen:
                 for claim in group:  # others are to try first what there is
                     await self._hand_out_alone(claim)
                     claim.wanted = 0
+            chosen += some
         await self._places.about_to_hand_out([handout.job for handout in chosen])
+        return chosen
+
+    def _chosen(self, claims: Sequence[PendingClaim], heads: Heads, turns: Turns) -> list[Handout]:
+        """Who is to get which job, in the order of the turns; nobody what others are to try first."""
+        chosen = []
+        for claim in claims:
+            for _ in range(claim.wanted):
+                job = heads.give(is_fair=turns.is_fair(claim.worker.labels), but_not=claim.is_for_others)
+                if job is None:
+                    break
+                turns.took(claim.worker.labels)
+                self._ahead.given(job["_id"])
+                chosen.append(Handout(claim=claim, job=job))
         return chosen
 
     async def taken(self, chosen: Sequence[Handout], *, all_of_them: bool) -> list[Job]:
@@ -283,21 +294,6 @@ class Claiming:
         asks = [ask for ask in self._rest if firsts[ask.worker_id] is ask]
         self._rest = [ask for ask in self._rest if firsts[ask.worker_id] is not ask]
         return asks
-
-
-def _chosen(claims: Sequence[PendingClaim], heads: Heads, turns: Turns) -> list[Handout]:
-    """Who is to get which job, in the order of the turns; nobody what others are to try first."""
-    left = {job["_id"]: job for job in (*heads.fair, *heads.urgent)}
-    chosen = []
-    for claim in claims:
-        for _ in range(claim.wanted):
-            order = heads.fair if turns.is_fair(claim.worker.labels) else heads.urgent
-            job = next((one for one in order if one["_id"] in left and not claim.is_for_others(one)), None)
-            if job is None:
-                break
-            turns.took(claim.worker.labels)
-            chosen.append(Handout(claim=claim, job=left.pop(job["_id"])))
-    return chosen
 
 
 async def _exists(collection: Collection, wanted: Document, *, hint: str | None = None) -> bool:

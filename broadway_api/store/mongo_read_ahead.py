@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 from broadway_api.domain import JobState, Worker
-from broadway_api.store.mongo_documents import BY_FAIRNESS, BY_URGENCY, HELD, worker_from_document
+from broadway_api.store.mongo_documents import BY_FAIRNESS, BY_ID, BY_URGENCY, HELD, worker_from_document
 from broadway_api.store.mongo_engine import Collection as MongoCollection
 from broadway_api.store.mongo_engine import Document
 from broadway_api.store.mongo_ranks import MongoRanks
 from broadway_api.store.mongo_running import RunningJobs
+from broadway_api.store.turns import FAIR_EVERY
 
 URGENT = (BY_URGENCY, [("priority", -1), ("rank", 1), ("_id", 1)])
 FAIR = (BY_FAIRNESS, [("rank", 1), ("_id", 1)])
@@ -53,20 +55,32 @@ class Sight:
 
 @dataclass(kw_only=True, slots=True)
 class Heads:
-    """The first queued jobs of both orders that some workers can run."""
+    """The first queued jobs of both orders that some workers can run; those that are given to somebody leave `jobs`."""
 
     read_at: float
-    urgent: Sequence[Document]
-    fair: Sequence[Document]
+    jobs: dict[str, Document]
+    urgent: deque[str]
+    fair: deque[str]
     are_all: bool  # nothing else was queued
-    given: set[str] = field(default_factory=set)
 
-    def drop_given(self) -> None:
-        """Leave what was not given to anybody."""
-        if self.given:
-            self.urgent = [job for job in self.urgent if job["_id"] not in self.given]
-            self.fair = [job for job in self.fair if job["_id"] not in self.given]
-            self.given.clear()
+    def left(self, *, is_fair: bool) -> int:
+        """How many of an order are not given to anybody."""
+        return sum(job_id in self.jobs for job_id in (self.fair if is_fair else self.urgent))
+
+    def have(self, number: int) -> bool:
+        """Whether so many of each order are left."""
+        return self.left(is_fair=False) >= number and self.left(is_fair=True) >= number
+
+    def give(self, *, is_fair: bool, but_not: Callable[[Document], bool]) -> Document | None:
+        """Take the first job of an order off them; of the fair one an urgent job if it is short, which it seldom is."""
+        for order in (self.fair, self.urgent) if is_fair else (self.urgent,):
+            while order and order[0] not in self.jobs:
+                order.popleft()
+            left = (self.jobs[job_id] for job_id in order if job_id in self.jobs)
+            job = next((job for job in left if not but_not(job)), None)
+            if job is not None:
+                return self.jobs.pop(job["_id"])
+        return None
 
 
 class ReadAhead:
@@ -128,21 +142,18 @@ class ReadAhead:
         """At least so many of the first queued jobs that require one of `served`, if there are that many."""
         may_be_old &= self._clock() >= self._contended_until
         heads = self._heads.get(served)
-        if may_be_old and heads is not None and self._is_young(heads.read_at):
-            heads.drop_given()
-            if min(len(heads.urgent), len(heads.fair)) >= number:
-                return heads
-        read_at, forgotten, limit = self._clock(), self._forgotten, number + AHEAD * may_be_old
-        urgent, fair = await asyncio.gather(*(self._read_head(served, order, limit) for order in (URGENT, FAIR)))
-        heads = Heads(read_at=read_at, urgent=urgent, fair=fair, are_all=len(urgent) < limit)
+        if may_be_old and heads is not None and self._is_young(heads.read_at) and heads.have(number):
+            return heads
+        read_at, forgotten, ahead = self._clock(), self._forgotten, AHEAD * may_be_old
+        heads = await self._read_heads(served, number, ahead, read_at)
         if self._forgotten == forgotten:
             self._heads[served] = heads
         return heads
 
-    def give(self, job_id: str) -> None:
-        """Offer a job to nobody else."""
+    def given(self, job_id: str) -> None:
+        """Offer a job to nobody else, whatever they can run."""
         for heads in self._heads.values():
-            heads.given.add(job_id)
+            heads.jobs.pop(job_id, None)
 
     def _is_young(self, read_at: float) -> bool:
         return self._clock() - read_at < MAX_AGE
@@ -161,10 +172,32 @@ class ReadAhead:
             if job["_id"] not in self._running:
                 sight.held.setdefault(job["worker_id"], set()).add(job["_id"])
 
+    async def _read_heads(self, served: Sequence[str], number: int, ahead: int, read_at: float) -> Heads:
+        """The first jobs of both orders: of each requirement it reads as many keys of each at most.
+
+        Those of the fair order mostly are those of the urgent one, so of the former it reads nothing but the keys.
+        """
+        limit = number + ahead
+        urgent, fair = await asyncio.gather(
+            self._read_head(served, URGENT, limit, NO_LOG), self._read_head(served, FAIR, limit, {"_id": True})
+        )
+        jobs = {job["_id"]: job for job in urgent}
+        order = [job["_id"] for job in fair]
+        if any(job_id not in jobs for job_id in order):
+            order = order[: number + ahead // FAIR_EVERY]
+            others = {**_QUEUED, "_id": {"$in": [job_id for job_id in order if job_id not in jobs]}}
+            jobs |= {job["_id"]: job for job in await self._jobs.find(others, NO_LOG, hint=BY_ID).to_list()}
+        return Heads(
+            read_at=read_at,
+            jobs=jobs,
+            urgent=deque(job["_id"] for job in urgent),
+            fair=deque(order),
+            are_all=len(urgent) < limit,
+        )
+
     async def _read_head(
-        self, served: Sequence[str], order: tuple[str, list[tuple[str, int]]], n: int
+        self, served: Sequence[str], order: tuple[str, list[tuple[str, int]]], n: int, fields: Mapping[str, bool]
     ) -> list[Document]:
-        """The first jobs of the queue in an order: of each requirement it reads as many keys at most."""
         index, by = order
         which = {**_QUEUED, "requirement": {"$in": list(served)}}
-        return await self._jobs.find(which, NO_LOG, hint=index).sort(by).limit(n).batch_size(n + 1).to_list()
+        return await self._jobs.find(which, fields, hint=index).sort(by).limit(n).batch_size(n + 1).to_list()
