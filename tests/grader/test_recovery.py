@@ -16,8 +16,8 @@ from broadway_grader import worker
 from broadway_grader.client import ApiClient
 from broadway_grader.retry import Backoff
 from tests.grader.fake_api import CUT, Call, FakeApi, Reply, fail, success
+from tests.grader.playing import FIRST, SECOND, Grader, job_id, jobs, running
 from tests.grader.stages import until
-from tests.grader.test_worker import FIRST, SECOND, Grader, job_id, jobs, running
 
 THIRD = f"{3:024d}"
 Lives = Callable[[], Grader]
