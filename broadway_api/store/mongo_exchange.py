@@ -17,6 +17,10 @@ from broadway_api.store.mongo_engine import Collection
 from broadway_api.store.mongo_results import Answer, MongoResults, Report
 from broadway_api.store.mongo_worker_notes import WorkerNotes
 
+#: Results of which it is noted, before they are answered, that their workers ended them. What is noted later is lost if
+#: this process is killed meanwhile, and only a fleet that brings more at a time is worth that.
+NOTED_AT_ONCE = 4
+
 #: What comes of one result, or of one claim.
 Served = Answer | list[Job] | UnknownWorker
 
@@ -60,7 +64,8 @@ class MongoExchange:
     async def _serve(self, batch: Sequence[Report | Ask], gathered: bool) -> list[Served]:
         asks = [one for one in batch if isinstance(one, Ask)]
         under_load = gathered or len(asks) > 1
-        accepting = self._results.accept([one for one in batch if isinstance(one, Report)])
+        reports = [one for one in batch if isinstance(one, Report)]
+        accepting = self._results.accept(reports)
         claiming = self._claims.hand_out(asks, under_load=under_load)
         while True:
             endings, handouts = await asyncio.gather(accepting.next(), claiming.next())
@@ -71,7 +76,8 @@ class MongoExchange:
             all_of_it = done.modified_count == len(changes)
             await asyncio.gather(accepting.written(all_of_it=all_of_it), claiming.written(all_of_it=all_of_it))
             accepting.saw_unfinished(claiming.phases)
-        answers, _ = await asyncio.gather(accepting.answers(), self._notes.write(under_load=under_load))
+        noting = self._notes.write(later=under_load and not 0 < len(reports) <= NOTED_AT_ONCE)
+        answers, _ = await asyncio.gather(accepting.answers(), noting)
         results, jobs = iter(answers), iter(claiming.answers())
         return [next(results) if isinstance(one, Report) else next(jobs) for one in batch]
 

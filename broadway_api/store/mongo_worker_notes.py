@@ -66,9 +66,9 @@ class WorkerNotes:
         note.ended += ended
         note.blameless |= blameless
 
-    async def write(self, *, under_load: bool = False) -> None:
-        """Write what was gathered; under load a little later, with what is gathered until then."""
-        if under_load and not self._cannot_wait:
+    async def write(self, *, later: bool = False) -> None:
+        """Write what was gathered, or do so a little later, with what is gathered until then."""
+        if later and not self._cannot_wait:
             if self._notes and self._writing is None:
                 self._writing = asyncio.create_task(self._write_later(), name="notes on workers")
             return

@@ -19,7 +19,7 @@ from broadway_api.domain import FinishedJob, IdempotencyKey, Job, JobState, JobT
 from broadway_api.errors import ClaimLost, StoreUnavailable
 from broadway_api.events import WakeUps
 from broadway_api.settling import Settler
-from broadway_api.store import mongo_places, mongo_worker_notes, open_store
+from broadway_api.store import mongo_exchange, mongo_places, mongo_worker_notes, open_store
 from broadway_api.store.mongo import MongoStore
 from broadway_api.store.mongo_logs import SHORT
 from broadway_api.store.mongo_results import Ending, Report
@@ -357,6 +357,7 @@ async def test_what_workers_did_under_load_is_counted_in_full(
 ) -> None:
     """It is gathered; whoever asks this process is told of it, and it is written in the end."""
     monkeypatch.setattr(mongo_worker_notes, "GATHERED_FOR", 3_600)
+    monkeypatch.setattr(mongo_exchange, "NOTED_AT_ONCE", 1)
 
     async def counts(one: Store) -> list[int]:
         return [seen.jobs_processed for seen, _ in await one.workers()]
@@ -377,10 +378,26 @@ async def test_what_workers_did_under_load_is_counted_in_full(
     assert sorted(await counts(peer)) == [1, 2]
 
 
+async def test_of_few_results_it_is_counted_who_ended_them_before_they_are_answered(
+    backend: MongoBackend, peer: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no kill takes it away."""
+    monkeypatch.setattr(mongo_worker_notes, "GATHERED_FOR", 3_600)
+    async with MongoStore(backend.url) as store:
+        await started(store, 8)
+        jobs = await claimed_at_once(store, [await worker(store), await worker(store)], 2)
+        assert len(jobs) == mongo_exchange.NOTED_AT_ONCE
+        await asyncio.gather(
+            *(store.exchange(job.worker_id or "", [(claim_on(job), success())], 1, NOW, LEASE) for job in jobs)
+        )
+        assert [one.jobs_processed for one, _ in await peer.workers()] == [2, 2]
+
+
 async def test_what_workers_did_is_written_a_little_later(
     backend: MongoBackend, peer: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mongo_worker_notes, "GATHERED_FOR", 0.01)
+    monkeypatch.setattr(mongo_exchange, "NOTED_AT_ONCE", 1)
     async with MongoStore(backend.url) as store, asyncio.timeout(30):
         await started(store, 4)
         jobs = await claimed_at_once(store, [await worker(store), await worker(store)])
