@@ -32,7 +32,7 @@ HASTE = 10
 RATE = 1 / (HEARTBEAT * (1 - JITTER / 2)) + 1 / WAIT
 
 #: Files that either side has open beside the connections of workers.
-OTHER_FILES = 200
+OTHER_FILES = 400
 
 #: Of a core: what an API process has for idle workers if it is to have as much for jobs.
 ROOM = 0.5
