@@ -75,3 +75,12 @@ async def test_when_a_worker_last_asked_for_work_is_kept_and_heartbeats_do_not_c
     assert (await store.claim_jobs(asking.id, 1, later(5), LEASE)) == []
     await store.heartbeat(asking.id, None, later(9), LEASE)
     assert await peer.worker(asking.id) == replace(asking, asked_at=later(5), last_seen=later(9))
+
+
+async def test_each_question_of_a_worker_with_a_name_is_noted_however_soon_it_comes(store: Store) -> None:
+    """When it last asked says which of its jobs it still works on."""
+    eniac = named("eniac")
+    await store.register_worker(eniac)
+    for asked in (NOW, later(0.1)):
+        await store.claim_jobs(eniac.id, 1, asked, LEASE)
+        assert (await store.worker(eniac.id)).asked_at == asked
