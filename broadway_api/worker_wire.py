@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from broadway_api import results, runconfig
-from broadway_api.domain import Claim, Job, Reason, Result, RunConfig, StageLog
+from broadway_api import results
+from broadway_api.domain import Claim, Job, Reason, Result, StageLog
 
 Json = dict[str, Any]
 
@@ -137,7 +137,7 @@ def running_from_json(data: Mapping[str, Any] | None, worker_id: str) -> list[Cl
 
 def handout_to_json(
     job: Job,
-    config: RunConfig,
+    stages: Sequence[Mapping[str, Any]],
     envs: Sequence[Mapping[str, str]],
     lease: timedelta,
     *,
@@ -145,13 +145,12 @@ def handout_to_json(
     roster: Sequence[Any] | None,
     ended: Sequence[Job] | None,
 ) -> Json:
-    """A claimed job: its stages with their environments filled in, the roster, and how the students' jobs ended."""
-    stages = zip(config.pipeline(job.type), envs, secrets, strict=True)
+    """A claimed job: its `stages` with their environments filled in, the roster, and how the students' jobs ended."""
     data: Json = {
         "job_id": job.id,
         "stages": [
-            runconfig.stage_to_json(stage, env=env, without=("require",)) | ({"secrets": list(names)} if names else {})
-            for stage, env, names in stages
+            {**stage, "env": env, "secrets": names} if names else {**stage, "env": env}
+            for stage, env, names in zip(stages, envs, secrets, strict=True)
         ],
         "attempt": job.attempt,
         "lease_seconds": lease.total_seconds(),

@@ -82,7 +82,7 @@ class ClaimingHandler(WorkerHandler):
         return [
             worker_wire.handout_to_json(
                 handout.job,
-                handout.config,
+                handout.plan.stages,
                 handout.envs,
                 self.service.policy.lease,
                 secrets=handout.secrets,

@@ -112,6 +112,38 @@ async def test_slots_claim_up_to_so_many(any_api: Api) -> None:
     assert answer.status_code == 498
 
 
+async def test_each_student_gets_what_is_his_and_all_that_is_everybodys(any_api: Api) -> None:
+    worker = await any_api.register()
+    roster = [{"NET_ID": "ada", "SEED": 1}, {"NET_ID": "bob", "TERM": "spring"}, {"NET_ID": "$SEED", "SEED": "$$1"}]
+    stages = [
+        {"image": "one", "env": {"WHO": "$NET_ID", "NET_ID": "", "SEED": 0}, "entry_point": ["/g", "x"]},
+        {"image": "two", "memory": "64m", "require": []},
+    ]
+    run_id = await any_api.start({"students": roster, "student_pipeline": stages, "env": {"TERM": "fall"}})
+    jobs = [await any_api.claim(worker)]
+    for _ in roster[1:]:
+        assert (await any_api.report(worker, jobs[-1])).status_code == 200
+        jobs.append(await any_api.claim(worker))
+    own = [{"GRADING_RUN_ID": run_id, "GRADING_JOB_ID": job["job_id"]} for job in jobs]
+    assert [[stage.pop("env") for stage in job["stages"]] for job in jobs] == [
+        [
+            {"TERM": "fall", "WHO": "ada", "SEED": "1", "NET_ID": "ada"} | own[0],
+            {"TERM": "fall", "NET_ID": "ada", "SEED": "1"} | own[0],
+        ],
+        [
+            {"TERM": "spring", "WHO": "bob", "SEED": "0", "NET_ID": "bob"} | own[1],
+            {"TERM": "spring", "NET_ID": "bob"} | own[1],
+        ],
+        [
+            {"TERM": "fall", "WHO": "$1", "SEED": "$1", "NET_ID": "$1"} | own[2],
+            {"TERM": "fall", "NET_ID": "$1", "SEED": "$1"} | own[2],
+        ],
+    ]
+    first = {"image": "one", "entry_point": ["/g", "x"], "enable_networking": False, "timeout": 30}
+    second = {"image": "two", "enable_networking": False, "timeout": 30, "memory": "64m"}
+    assert [job["stages"] for job in jobs] == [[first, second]] * 3
+
+
 async def test_a_silent_workers_job_goes_to_another(brief: Api) -> None:
     silent, other = await brief.register(hostname="silent"), await brief.register()
     run_id = await brief.start()

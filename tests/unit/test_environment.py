@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broadway_api import environment
 from broadway_api.domain import Env, JobType, RunConfig, SecretRef, Stage, StageEnv
-from broadway_api.environment import UnresolvedTemplate, merge, resolve, template_faults
+from broadway_api.environment import StageEnvironment, UnresolvedTemplate, merge, resolve, template_faults
 
 RESERVED = {"GRADING_RUN_ID": "run", "GRADING_JOB_ID": "job"}
 
@@ -166,6 +167,37 @@ def test_no_environment_depends_on_another_student(
     assert resolved == alone
     others = set(secret.values()) - {f"secret-{index}"}
     assert not others & set(resolved.values())
+
+
+stage_envs: st.SearchStrategy[dict[str, Any]] = st.dictionaries(names, values | st.just(SecretRef("key")))
+
+
+@given(run=envs, stage=stage_envs, roster=st.lists(st.none() | envs, min_size=1))
+@example(run={"A": "$B", "B": "x"}, stage={}, roster=[{"A": "own"}, {"B": "own"}, {}])
+@example(run={"B": "x"}, stage={"A": "", "C": "y"}, roster=[{"D": 1, "A": "own"}, {"D": 1}, None])
+def test_what_is_worked_out_once_for_all_students_gives_each_his_own(
+    run: Env, stage: StageEnv, roster: list[Env | None]
+) -> None:
+    shared = StageEnvironment(run, stage)
+    for student in roster:
+        expected, found = (
+            _or_problem(of)
+            for of in (
+                lambda: resolve(merge(run, stage, student), RESERVED, {"key": "a secret"}),  # noqa: B023
+                lambda: shared.of(student, RESERVED, {"key": "a secret"}),  # noqa: B023
+            )
+        )
+        assert found == expected
+        if isinstance(found, dict):
+            assert list(found) == list(expected)  # its order reaches the wire
+            found |= dict.fromkeys(found, "of the one before")
+
+
+def _or_problem(of: Callable[[], dict[str, str]]) -> dict[str, str] | str:
+    try:
+        return of()
+    except UnresolvedTemplate as error:
+        return str(error)
 
 
 @given(st.text())

@@ -43,6 +43,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.capabilities": ("broadway_api.domain",),
     "broadway_api.environment": ("broadway_api.domain", "broadway_api.errors"),
     "broadway_api.runconfig": ("broadway_api.domain",),
+    "broadway_api.job_plans": ("broadway_api.domain", "broadway_api.environment", "broadway_api.runconfig"),
     "broadway_api.bounds": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.environment"),
     ),
@@ -56,7 +57,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.runconfig", "broadway_api.tenants", "broadway_api.capabilities"),
         "broadway_api.distribution",
     ),
-    "broadway_api.worker_wire": ("broadway_api.domain", "broadway_api.results", "broadway_api.runconfig"),
+    "broadway_api.worker_wire": ("broadway_api.domain", "broadway_api.results"),
     "broadway_api.course_config": (
         *("broadway_api.errors", "broadway_api.json_body", "broadway_api.schemas", "broadway_api.tenants"),
         "broadway_api.validation",
@@ -133,7 +134,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.vault", "broadway_api.validation", "broadway_api.waiting"),
     ),
     "broadway_api.handouts": (
-        *("broadway_api.domain", "broadway_api.errors", "broadway_api.environment", "broadway_api.all_jobs"),
+        *("broadway_api.domain", "broadway_api.errors", "broadway_api.job_plans", "broadway_api.all_jobs"),
         *("broadway_api.known_runs", "broadway_api.vault", "broadway_api.store.port"),
     ),
     "broadway_api.fleet": (
@@ -153,7 +154,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.policy", "broadway_api.lifecycle", "broadway_api.capabilities"),
         "broadway_api.store.port",
     ),
-    "broadway_api.known_runs": ("broadway_api.domain", "broadway_api.store.port"),
+    "broadway_api.known_runs": ("broadway_api.domain", "broadway_api.job_plans", "broadway_api.store.port"),
     "broadway_api.settling": (
         *(
             "broadway_api.errors",

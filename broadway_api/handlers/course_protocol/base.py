@@ -80,7 +80,7 @@ async def give_job(handler: ApiHandler, name: str) -> None:
     if handout is None:
         handler.fail(handler.queue_empty_code, "no jobs available")
     else:
-        handler.succeed(jobs.handout(handout.job, handout.config, handout.envs, over_websocket=False))
+        handler.succeed(jobs.handout(handout.job, handout.plan.config, handout.envs, over_websocket=False))
 
 
 async def admitted(gate: Gate, request: HTTPServerRequest, roles: Collection[Role]) -> Principal:

@@ -248,7 +248,7 @@ class WorkerSocket(WebSocketHandler):
                 return
 
     async def _push(self, handout: Handout, worker: Worker) -> None:
-        text = json.dumps(jobs.handout(handout.job, handout.config, handout.envs, over_websocket=True))
+        text = json.dumps(jobs.handout(handout.job, handout.plan.config, handout.envs, over_websocket=True))
         if len(text) <= MAX_PUSH:
             self._holds = handout.job.id
             await self._say(text)
