@@ -24,6 +24,9 @@ MAX_HASTE = 65_536
 MAX_VALUES = 1_000_000
 _CONTAINER = 4
 
+#: How the escape of a half begins, and that of a whole pair. Whatever has none has no surrogates: UTF-8 encodes none.
+_SURROGATE = re.compile(r"\\u[dD]")
+
 
 def parse(body: bytes, *, mend_text: bool = False) -> Any:
     """The value that the body holds.
@@ -50,7 +53,7 @@ def parse(body: bytes, *, mend_text: bool = False) -> Any:
     except ValueError:
         raise InvalidInput([Fault(path="$", message="an integer of more than 4,300 digits")]) from None
     _refuse_depth(value)
-    if "\\ud" in text or "\\uD" in text:
+    if "\\" in text and _SURROGATE.search(text):
         return _mend(value) if mend_text else _refuse_surrogates(value)
     return value
 
@@ -90,17 +93,17 @@ def _constant_start(text: str) -> int:
 
 def _refuse_depth(value: Any) -> None:
     """Level by level, since a recursion would fail where it should find out."""
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
+        deeper = []
+        for outer in level:
+            for inner in outer.values() if type(outer) is dict else outer:
+                kind = type(inner)  # asked for by `is`, as often as a body has values
+                if kind is dict or kind is list:
+                    deeper.append(inner)
+        if not deeper:
             return
+        level = deeper
     raise _too_deep()
 
 

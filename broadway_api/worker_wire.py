@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from broadway_api import results
+from broadway_api import json_text, results
 from broadway_api.domain import Claim, Job, Reason, Result, StageLog
 
 Json = dict[str, Any]
@@ -32,7 +32,7 @@ def result_from_json(data: Mapping[str, Any]) -> Result:
     A success with results that are none is the worker's fault, and tried again as such.
     """
     infos = [dict(info) for info in data.get("info", ())]
-    logs = [_take_log(stage, info) for stage, info in enumerate(infos)]
+    logs = [log for stage, info in enumerate(infos) if (log := _take_log(stage, info))]
     success = bool(data["success"])
     reason = None if success else _reason(data.get("reason"), infos)
     reported, errors = _take_results(infos)
@@ -45,7 +45,7 @@ def result_from_json(data: Mapping[str, Any]) -> Result:
         success=success,
         reason=reason,
         info=tuple(bounded),
-        logs=tuple(log for log in logs if log.stdout or log.stderr),
+        logs=tuple(logs),
         results=reported,
     )
 
@@ -78,9 +78,13 @@ def _take_results(infos: Sequence[Json]) -> tuple[Json | None, dict[int, list[di
     return valid, errors
 
 
-def _take_log(stage: int, info: Json) -> StageLog:
-    texts = {name: info.pop(name) for name in ("stdout", "stderr") if isinstance(info.get(name), str)}
-    return StageLog(stage=stage, stdout=texts.get("stdout", ""), stderr=texts.get("stderr", ""))
+def _take_log(stage: int, info: Json) -> StageLog | None:
+    stdout, stderr = _take_text(info, "stdout"), _take_text(info, "stderr")
+    return StageLog(stage=stage, stdout=stdout, stderr=stderr) if stdout or stderr else None
+
+
+def _take_text(info: Json, name: str) -> str:
+    return info.pop(name) if isinstance(info.get(name), str) else ""
 
 
 def _reason(stated: str | None, infos: Sequence[Json]) -> Reason:
@@ -95,7 +99,8 @@ _REPORTABLE = frozenset(Reason) - {Reason.WORKER_LOST, Reason.SECRET_UNAVAILABLE
 
 def _bounded(info: Json) -> Json:
     """The info, or its short values only, so that no grader can make a job too large for its store."""
-    if _is_short(info, MAX_INFO):
+    # With a space after each comma and colon, and escapes for what is not ASCII, it is three times as long at most.
+    if len(json_text.encode(info)) <= MAX_INFO // 3 or _is_short(info, MAX_INFO):
         return info
     short = {name[:100]: value for name, value in list(info.items())[:30] if _is_short(value, _MAX_INFO_TEXT)}
     return short | {"info_truncated": True}

@@ -57,7 +57,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.runconfig", "broadway_api.tenants", "broadway_api.capabilities"),
         "broadway_api.distribution",
     ),
-    "broadway_api.worker_wire": ("broadway_api.domain", "broadway_api.results"),
+    "broadway_api.worker_wire": ("broadway_api.domain", "broadway_api.json_text", "broadway_api.results"),
     "broadway_api.course_config": (
         *("broadway_api.errors", "broadway_api.json_body", "broadway_api.schemas", "broadway_api.tenants"),
         "broadway_api.validation",

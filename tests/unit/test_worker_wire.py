@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broadway_api import worker_wire
+from broadway_api import json_text, worker_wire
 from broadway_api.domain import Reason, Result
 from broadway_api.results import MAX_BYTES
 
@@ -84,6 +84,12 @@ _VALUES = st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries
 @example(value="\U0001f600" * 100, most=1_100)
 def test_a_value_is_short_if_its_json_is(value: Any, most: int) -> None:
     assert worker_wire._is_short(value, most) == (len(json.dumps(value)) <= most)
+
+
+@given(value=_VALUES | st.integers(-(10**400), 10**400))
+@example(value=["é\U0001f600", [], {"": 1e-5}, [1e16, 0]])
+def test_no_value_is_more_than_three_times_as_long_with_spaces_and_escapes(value: Any) -> None:
+    assert len(json.dumps(value)) <= 3 * len(json_text.encode(value))
 
 
 def test_a_huge_info_is_cut_to_its_short_values() -> None:
