@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from broadway_api import causes
@@ -152,7 +153,7 @@ def after_result(job: Job, result: Result, now: datetime) -> Job:
     changes: dict[str, Any] = _end_of_attempt(job, reason, now, reported=True) | {"info": result.info}
     if reason and reason.is_infrastructure and job.attempt < job.attempt_limit:
         changes |= _queued_again(avoid=job.worker_id, until=now + RETRY_ELSEWHERE)
-        return replace(job, **changes)
+        return _changed(job, changes)
     if result.results is not None:
         changes |= {name: result.results[name] for name in ("score", "max_score")} | {"results": result.results}
     if reason is None:
@@ -160,7 +161,7 @@ def after_result(job: Job, result: Result, now: datetime) -> Job:
     else:
         said, cause = causes.told_by(reason, result.info, result.logs, job.student)
         changes |= {"state": JobState.FAILED, "reason": reason, "cause": cause, "said": said}
-    return replace(job, **changes)
+    return _changed(job, changes)
 
 
 def after_lost_lease(job: Job, now: datetime) -> Job:
@@ -170,19 +171,19 @@ def after_lost_lease(job: Job, now: datetime) -> Job:
         changes |= _queued_again(avoid=job.worker_id, until=now + RETRY_ELSEWHERE)
     else:
         changes |= {"state": JobState.FAILED, "reason": Reason.WORKER_LOST}
-    return replace(job, **changes)
+    return _changed(job, changes)
 
 
 def after_hand_back(job: Job, now: datetime) -> Job:
     """The running job after its worker gave it back unfinished, which costs no attempt."""
     changes = _end_of_attempt(job, None, now, reported=False) | _queued_again()
-    return replace(job, **changes, attempt_limit=job.attempt_limit + 1)
+    return _changed(job, changes | {"attempt_limit": job.attempt_limit + 1})
 
 
 def after_cancel(job: Job, now: datetime) -> Job:
     """The running job after its run was cancelled, or failed."""
     changes = _end_of_attempt(job, Reason.CANCELLED, now, reported=False)
-    return replace(job, **changes, state=JobState.CANCELLED, reason=Reason.CANCELLED)
+    return _changed(job, changes | {"state": JobState.CANCELLED, "reason": Reason.CANCELLED})
 
 
 def is_repeat(job: Job, worker_id: str, attempt: int | None) -> bool:
@@ -203,6 +204,15 @@ def state_after_attempt(job: Job, worker_id: str, attempt: int | None) -> JobSta
         return JobState.SUCCEEDED
     was_retried = ended is not job.attempts[-1] or job.state is not JobState.FAILED
     return JobState.QUEUED if ended.reason.is_infrastructure and was_retried else JobState.FAILED
+
+
+_JOB_FIELDS = tuple(Job.__dataclass_fields__)
+_values_of = attrgetter(*_JOB_FIELDS)
+
+
+def _changed(job: Job, changes: dict[str, Any]) -> Job:
+    """What `replace` does, which looks at each field's definition and takes three times as long."""
+    return Job(**dict(zip(_JOB_FIELDS, _values_of(job), strict=True)) | changes)
 
 
 def _end_of_attempt(job: Job, reason: Reason | None, now: datetime, *, reported: bool) -> dict[str, Any]:
