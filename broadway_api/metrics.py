@@ -11,11 +11,12 @@ from collections import Counter as Tally
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from broadway_api import __version__
 from broadway_api.domain import CourseQueue, JobState, Reason, Worker, WorkerState
+from broadway_api.tallies import Durations, HistogramOfDurations, PlainCounter
 
 #: Courses that are told apart; the jobs of further ones are counted as those of OTHER_COURSES, which no course is.
 COURSES = 100
@@ -52,51 +53,56 @@ class Metrics:
         self._workers = Gauge("broadway_workers", "Registered workers.", ["state"], registry=registry)
         self._slots = Gauge("broadway_slots", "Slots of workers that are not lost.", registry=registry)
         self._busy = Gauge("broadway_slots_busy", "Those of them that hold a job.", registry=registry)
-        self._outcomes = Counter(
+        self._outcomes = PlainCounter(
             "broadway_job_outcomes",
             "Results, lost workers and cancellations, by what the job is since (queued: it is tried again) and why.",
             ["state", "reason"],
             registry=registry,
         )
         self._expired = Counter("broadway_leases_expired", "Leases that ran out.", registry=registry)
-        self._wait = Histogram(
-            "broadway_queue_wait_seconds", "From queued to handed out.", buckets=_WAIT, registry=registry
+        self._wait = Durations(_WAIT)
+        HistogramOfDurations(
+            "broadway_queue_wait_seconds", "From queued to handed out.", [], lambda: {(): self._wait}, registry=registry
         )
-        self._claim = Histogram(
-            "broadway_claim_seconds", "How long the store takes to hand out jobs.", buckets=_LATENCY, registry=registry
-        )
-        self._finish = Histogram(
-            "broadway_finish_seconds",
-            "How long the store takes to accept a result.",
-            buckets=_LATENCY,
+        HistogramOfDurations(
+            "broadway_claim_seconds",
+            "How long the store takes to hand out jobs.",
+            [],
+            lambda: {(): self._calls_of("claim_jobs", "exchange")},
             registry=registry,
         )
-        self._store = Histogram(
+        HistogramOfDurations(
+            "broadway_finish_seconds",
+            "How long the store takes to accept a result.",
+            [],
+            lambda: {(): self._calls_of("finish_job", "finish_jobs", "exchange")},
+            registry=registry,
+        )
+        self._calls: dict[str, Durations] = {}  # by method
+        HistogramOfDurations(
             "broadway_store_seconds",
             "How long a call of the store takes.",
             ["method"],
-            buckets=_LATENCY,
+            lambda: {(method,): calls for method, calls in self._calls.items()},
             registry=registry,
         )
         self._live_bytes = Counter(
             "broadway_live_output_bytes", "Output of running jobs that came for followers.", registry=registry
         )
         self._followers = Gauge("broadway_log_followers", "Who follows the log of a job.", registry=registry)
-        self._timers: dict[str, Histogram] = {}  # by method
         self._faults = Counter("broadway_store_faults", "Calls that the store did not answer.", registry=registry)
 
     # --- what happens -------------------------------------------------------------------------------------------
 
     def store_answered(self, method: str, seconds: float) -> None:
         """A call of the store came back, with whatever answer."""
-        timer = self._timers.get(method)
-        if timer is None:
-            timer = self._timers[method] = self._store.labels(method)  # to find it takes longer than to use it
-        timer.observe(seconds)
-        if method in ("claim_jobs", "exchange"):
-            self._claim.observe(seconds)
-        if method in ("finish_job", "finish_jobs", "exchange"):
-            self._finish.observe(seconds)
+        calls = self._calls.get(method)
+        if calls is None:
+            calls = self._calls[method] = Durations(_LATENCY)
+        calls.observe(seconds)
+
+    def _calls_of(self, *methods: str) -> Durations:
+        return Durations(_LATENCY, (self._calls[method] for method in methods if method in self._calls))
 
     def store_failed(self) -> None:
         """A call of the store got no answer."""
@@ -108,7 +114,7 @@ class Metrics:
 
     def jobs_became(self, state: JobState, reason: Reason | None, number: int = 1) -> None:
         """So many jobs left their workers, or the queue, and are in this state since."""
-        self._outcomes.labels(state.value, reason.value if reason else "").inc(number)
+        self._outcomes.count((state, reason or ""), number)
 
     def leases_expired(self, number: int) -> None:
         """So many jobs were taken from silent workers."""

@@ -28,7 +28,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "broadway_api.loop_monitor": (),
     "broadway_api.clock": (),
     # What is measured.
-    "broadway_api.metrics": ("broadway_api.domain",),
+    "broadway_api.tallies": (),
+    "broadway_api.metrics": ("broadway_api.domain", "broadway_api.tallies"),
     "broadway_api.measured_store": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.metrics", "broadway_api.store.port"),
     ),
@@ -236,7 +237,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 DRIVERS: Mapping[str, tuple[str, ...]] = {
     "tornado": ("api", "broadway_api.app", "broadway_api.server", "broadway_api.handlers*", "broadway_api.webhook"),
     "pymongo": ("broadway_api.store.mongo*",),
-    "prometheus_client": ("broadway_api.metrics",),
+    "prometheus_client": ("broadway_api.metrics", "broadway_api.tallies"),
     "cryptography": ("broadway_api.secret_box",),
     "sqlite3": ("broadway_api.store.sqlite*",),
     "docker": ("broadway_grader.runtimes*", "scripts.demo"),
