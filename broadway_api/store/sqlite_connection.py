@@ -13,7 +13,7 @@ from itertools import islice, takewhile
 from typing import TypeVar
 
 from broadway_api.errors import StoreUnavailable
-from broadway_api.store.sqlite_transaction import Outcome, Work, all_failed, attempt, commit, perform
+from broadway_api.store.sqlite_transaction import FileConnection, Outcome, Work, all_failed, attempt, commit, perform
 
 T = TypeVar("T")
 
@@ -29,11 +29,11 @@ class SqliteConnection:
     to the thread as well, each of its statements would give the interpreter's lock away and ask for it again.
     """
 
-    def __init__(self, name: str, connect: Callable[[], sqlite3.Connection], *, begin: str, max_batch: int) -> None:
+    def __init__(self, name: str, connect: Callable[[], FileConnection], *, begin: str, max_batch: int) -> None:
         self._connect = connect
         self._begin = begin
         self._max_batch = max_batch
-        self._connection: sqlite3.Connection | None = None
+        self._connection: FileConnection | None = None
         self._waiting: deque[tuple[Work, bool]] = deque()  # the work, and whether it is brief
         self._idle = asyncio.Event()
         self._idle.set()
@@ -58,7 +58,7 @@ class SqliteConnection:
             self._handed_over.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    def submit(self, work: Callable[[sqlite3.Connection], T], *, brief: bool = False) -> asyncio.Future[T]:
+    def submit(self, work: Callable[[FileConnection], T], *, brief: bool = False) -> asyncio.Future[T]:
         """The result of `work`, once it is committed; see `attempt` for what becomes of faults."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -89,7 +89,7 @@ class SqliteConnection:
         else:
             self._handed_over.put(lambda: commit(connection, batch, outcomes))
 
-    def _do_here(self, connection: sqlite3.Connection, batch: Sequence[Work]) -> list[Outcome] | None:
+    def _do_here(self, connection: FileConnection, batch: Sequence[Work]) -> list[Outcome] | None:
         """The outcomes of brief work; None if it is to be done in the thread, which has time."""
         try:
             connection.execute(self._begin)
@@ -128,7 +128,7 @@ class SqliteConnection:
         except (sqlite3.Error, OSError) as error:
             return all_failed(batch, error)
 
-    def _do_patiently(self, connection: sqlite3.Connection, batch: Sequence[Work]) -> list[Outcome]:
+    def _do_patiently(self, connection: FileConnection, batch: Sequence[Work]) -> list[Outcome]:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT:d}")
         try:
             return perform(connection, self._begin, batch)

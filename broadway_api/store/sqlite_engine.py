@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from broadway_api.errors import SchemaTooNew, StoreInUse, StoreUnavailable
 from broadway_api.store.sqlite_connection import BUSY_TIMEOUT, SqliteConnection
+from broadway_api.store.sqlite_transaction import FileConnection
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class SqliteEngine:
             os.close(self._lock_fd)
             self._lock_fd = None
 
-    def write(self, work: Callable[[sqlite3.Connection], T], *, brief: bool = False) -> asyncio.Future[T]:
+    def write(self, work: Callable[[FileConnection], T], *, brief: bool = False) -> asyncio.Future[T]:
         """Run `work`, wholly or, if it raises, not at all; its result once it is on disk.
 
         A caller that is cancelled does not stop its write. Work that shares a batch with some that fails may be run
@@ -66,7 +67,7 @@ class SqliteEngine:
         """
         return self._writer.submit(work, brief=brief)
 
-    def read(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+    def read(self, work: Callable[[FileConnection], T]) -> asyncio.Future[T]:
         """Run `work` on a snapshot that has every write acknowledged before this call."""
         return self._reader.submit(work)
 
@@ -83,12 +84,16 @@ class SqliteEngine:
             raise StoreInUse(str(self._path)) from None
         self._lock_fd = fd
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> FileConnection:
         # Results and roster entries are students' data: nobody else on the machine reads them.
         previous = os.umask(0o077)
         try:
             connection = sqlite3.connect(
-                self._path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT / 1000
+                self._path,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=BUSY_TIMEOUT / 1000,
+                factory=FileConnection,
             )
         finally:
             os.umask(previous)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
 
-from broadway_api import lifecycle
 from broadway_api.domain import Job, LostJob, Run, Worker
 from broadway_api.errors import JobNotFound, RunNotFound, UnknownWorker
 from broadway_api.store import records
-from broadway_api.store.records import to_millis
 from broadway_api.store.sqlite_engine import SqliteEngine
 from broadway_api.store.sqlite_schema import JOB_COLUMNS, job_from_row, optional_millis, run_from_row, worker_from_row
 
@@ -55,12 +52,6 @@ def read_job(db: sqlite3.Connection, job_id: str) -> Job:
     return jobs[0]
 
 
-def read_ranked_job(db: sqlite3.Connection, job_id: str) -> tuple[Job, float]:
-    """A job, and its rank in the queue, in which it is or was."""
-    row = db.execute(f"SELECT {JOB_COLUMNS}, rank FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    return job_from_row(row), float(row["rank"])
-
-
 def read_jobs(db: sqlite3.Connection, rest: str, values: Sequence[object], *, columns: str = JOB_COLUMNS) -> list[Job]:
     return [job_from_row(row) for row in db.execute(f"SELECT {columns} FROM jobs {rest}", values)]
 
@@ -74,56 +65,51 @@ def marks(values: Collection[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def see_worker(db: sqlite3.Connection, worker_id: str, now: datetime, *, asked: bool = False) -> Worker:
-    """Note that the worker was heard of, if need be; a clock that was set back does not make it look silent."""
-    worker = read_worker(db, worker_id)
-    if not asked or lifecycle.is_to_be_noted(worker, now):
-        db.execute(
-            "UPDATE workers SET last_seen = max(last_seen, ?1), asked_at = iif(?3, ?1, asked_at) WHERE id = ?2",
-            (to_millis(now), worker_id, asked),
-        )
-    return worker
+_END = (
+    "UPDATE jobs SET state = ?, reason = ?, attempt_limit = ?, worker_id = ?, lease_expires_at = NULL,"
+    " started_at = ?, finished_at = ?, attempts = ?, info = ?, avoid_worker_id = ?, avoid_until = ?,"
+    " score = ?, max_score = ?, results = ?, cause = ?, said = ? WHERE id = ?"
+)
 
 
-def write_outcome(db: sqlite3.Connection, job: Job) -> None:
-    """Write what the end of an attempt changes."""
-    db.execute(
-        "UPDATE jobs SET state = ?, reason = ?, attempt_limit = ?, worker_id = ?, lease_expires_at = NULL,"
-        " started_at = ?, finished_at = ?, attempts = ?, info = ?, avoid_worker_id = ?, avoid_until = ?,"
-        " score = ?, max_score = ?, results = ?, cause = ?, said = ? WHERE id = ?",
-        (
-            job.state,
-            job.reason,
-            job.attempt_limit,
-            job.worker_id,
-            optional_millis(job.started_at),
-            optional_millis(job.finished_at),
-            records.attempts_to_text(job.attempts),
-            records.to_text(job.info),
-            job.avoid_worker_id,
-            optional_millis(job.avoid_until),
-            job.score,
-            job.max_score,
-            None if job.results is None else records.to_text(job.results),
-            job.cause,
-            job.said,
-            job.id,
-        ),
+def write_outcomes(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
+    """Write what the end of an attempt changes of each."""
+    db.executemany(
+        _END,
+        [
+            (
+                job.state,
+                job.reason,
+                job.attempt_limit,
+                job.worker_id,
+                optional_millis(job.started_at),
+                optional_millis(job.finished_at),
+                records.attempts_to_text(job.attempts),
+                records.to_text(job.info),
+                job.avoid_worker_id,
+                optional_millis(job.avoid_until),
+                job.score,
+                job.max_score,
+                None if job.results is None else records.to_text(job.results),
+                job.cause,
+                job.said,
+                job.id,
+            )
+            for job in jobs
+        ],
     )
 
 
-def take_back(db: sqlite3.Connection, changes: Iterable[tuple[Job, Job]]) -> list[LostJob]:
+def take_back(db: sqlite3.Connection, changes: Sequence[tuple[Job, Job]]) -> list[LostJob]:
     """Write jobs as they are after their workers lost them."""
-    lost = []
-    for before, after in changes:
-        write_outcome(db, after)
-        lost.append(
-            LostJob(
-                job_id=after.id,
-                run_id=after.run_id,
-                worker_id=before.worker_id or "",
-                state=after.state,
-                requirement=after.requirement,
-            )
+    write_outcomes(db, (after for _, after in changes))
+    return [
+        LostJob(
+            job_id=after.id,
+            run_id=after.run_id,
+            worker_id=before.worker_id or "",
+            state=after.state,
+            requirement=after.requirement,
         )
-    return lost
+        for before, after in changes
+    ]

@@ -1,81 +1,97 @@
-"""How the SQLite store takes results, each within its caller's transaction."""
+"""How the SQLite store takes results, each step within its caller's transaction."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from broadway_api import lifecycle
 from broadway_api.domain import Claim, FinishedJob, Job, JobState, Result
 from broadway_api.errors import ClaimLost, JobNotFound
-from broadway_api.store.sqlite_queries import UNFINISHED, any_job, read_job, write_outcome
+from broadway_api.store.sqlite_cache import DispatchCache
+from broadway_api.store.sqlite_queries import UNFINISHED, any_job, read_job, write_outcomes
+
+Refusal = ClaimLost | JobNotFound
 
 
-def accept(db: sqlite3.Connection, claim: Claim, result: Result, now: datetime) -> FinishedJob:
-    """Take one result, see `Store.finish_job`. Raises ClaimLost, JobNotFound, before anything is changed."""
-    (answer,) = accept_each(db, [(claim, result)], now)
-    if isinstance(answer, FinishedJob):
-        return answer
-    raise answer
-
-
-def accept_each(
-    db: sqlite3.Connection, results: Sequence[tuple[Claim, Result]], now: datetime
-) -> list[FinishedJob | ClaimLost | JobNotFound]:
-    """Take several, see `Store.finish_jobs`."""
-    ends = [_end(db, claim, result, now) for claim, result in results]
-    ended: Counter[str] = Counter()
-    blameless: set[str] = set()
-    for (claim, result), end in zip(results, ends, strict=True):
-        if isinstance(end, _End) and not end.repeated:
-            ended[claim.worker_id] += end.job.state.ended
-            if not (result.reason and result.reason.is_infrastructure):
-                blameless.add(claim.worker_id)
-    for worker_id, number in ended.items():
-        _credit(db, worker_id, ended=number, blamed=worker_id not in blameless)
-    phases = {(end.job.run_id, end.job.type) for end in ends if isinstance(end, _End)}
-    open_ones = {phase for phase in phases if any_job(db, f"run_id = ? AND type = ? AND {UNFINISHED}", phase)}
-    return [
-        FinishedJob(job=end.job, phase_over=(end.job.run_id, end.job.type) not in open_ones, repeated=end.repeated)
-        if isinstance(end, _End)
-        else end
-        for end in ends
-    ]
-
-
-class _End(NamedTuple):
+class Ended(NamedTuple):
     """A job after its result, and whether that had been taken before."""
 
     job: Job
     repeated: bool
 
 
-def _end(db: sqlite3.Connection, claim: Claim, result: Result, now: datetime) -> _End | ClaimLost | JobNotFound:
-    try:
-        job = read_job(db, claim.job_id)
-    except JobNotFound as refusal:
-        return refusal
-    if job.state is JobState.RUNNING and job.worker_id == claim.worker_id and claim.attempt in (None, job.attempt):
-        attempt, job = job.attempt, lifecycle.after_result(job, result, now)
-        write_outcome(db, job)
-        for log in result.logs:
-            db.execute(
-                "INSERT OR REPLACE INTO logs (job_id, attempt, stage, stdout, stderr) VALUES (?, ?, ?, ?, ?)",
-                (job.id, attempt, log.stage, log.stdout, log.stderr),
-            )
-        return _End(job, repeated=False)
-    if lifecycle.is_repeat(job, claim.worker_id, claim.attempt):
-        return _End(job, repeated=True)
-    return ClaimLost(claim.job_id, claim.worker_id, claim.attempt)
+def take_each(
+    db: sqlite3.Connection, cache: DispatchCache, results: Sequence[tuple[Claim, Result]], now: datetime
+) -> list[Ended | Refusal]:
+    """Take several results, see `Store.finish_jobs`."""
+    taken: dict[int, tuple[Claim, Result, Job]] = {}
+    for number, (claim, result) in enumerate(results):
+        job = cache.held(db, claim.worker_id).get(claim.job_id)
+        if job is not None and claim.attempt in (None, job.attempt):
+            cache.remove_running(job)
+            taken[number] = (claim, result, lifecycle.after_result(job, result, now))
+    _write(db, cache, taken.values())
+    return [
+        Ended(taken[number][2], repeated=False) if number in taken else _repeated_or_refused(db, claim)
+        for number, (claim, _) in enumerate(results)
+    ]
 
 
-def _credit(db: sqlite3.Connection, worker_id: str, *, ended: int, blamed: bool) -> None:
+def answers_to(
+    db: sqlite3.Connection, cache: DispatchCache, ends: Sequence[Ended | Refusal]
+) -> list[FinishedJob | Refusal]:
+    """What to answer: looks whether phases are over."""
+    phases = {(end.job.run_id, end.job.type) for end in ends if isinstance(end, Ended)}
+    open_ones = {
+        phase
+        for phase in phases
+        if cache.is_running(phase) or any_job(db, f"run_id = ? AND type = ? AND {UNFINISHED}", phase)
+    }
+    return [
+        FinishedJob(job=end.job, phase_over=(end.job.run_id, end.job.type) not in open_ones, repeated=end.repeated)
+        if isinstance(end, Ended)
+        else end
+        for end in ends
+    ]
+
+
+def _write(db: sqlite3.Connection, cache: DispatchCache, taken: Iterable[tuple[Claim, Result, Job]]) -> None:
+    ended: Counter[str] = Counter()
+    blameless: set[str] = set()
+    logs = []
+    for claim, result, job in taken:
+        ended[claim.worker_id] += job.state.ended
+        if not (result.reason and result.reason.is_infrastructure):
+            blameless.add(claim.worker_id)
+        if job.state is JobState.QUEUED:
+            cache.keep_queued(job)
+        logs += [(job.id, job.attempt, log.stage, log.stdout, log.stderr) for log in result.logs]
+    write_outcomes(db, (job for _, _, job in taken))
+    db.executemany("INSERT OR REPLACE INTO logs (job_id, attempt, stage, stdout, stderr) VALUES (?, ?, ?, ?, ?)", logs)
+    for worker_id, number in ended.items():
+        _credit(db, cache, worker_id, ended=number, blamed=worker_id not in blameless)
+
+
+def _credit(db: sqlite3.Connection, cache: DispatchCache, worker_id: str, *, ended: int, blamed: bool) -> None:
     """Count jobs for the worker that ended them; unless it is to blame for all, nothing speaks against it any more."""
     db.execute(
         "UPDATE workers SET jobs_processed = jobs_processed + ?1, strikes = iif(?2, strikes, 0),"
         " quarantined_until = iif(?2, quarantined_until, NULL) WHERE id = ?3",
         (ended, blamed, worker_id),
     )
+    if not blamed:
+        cache.keep_blameless(worker_id)
+
+
+def _repeated_or_refused(db: sqlite3.Connection, claim: Claim) -> Ended | Refusal:
+    try:
+        job = read_job(db, claim.job_id)
+    except JobNotFound as refusal:
+        return refusal
+    if lifecycle.is_repeat(job, claim.worker_id, claim.attempt):
+        return Ended(job, repeated=True)
+    return ClaimLost(claim.job_id, claim.worker_id, claim.attempt)

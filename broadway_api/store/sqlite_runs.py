@@ -13,7 +13,15 @@ from broadway_api.errors import IdempotencyMismatch, RunAlreadyStarted
 from broadway_api.store import records
 from broadway_api.store.records import to_millis
 from broadway_api.store.sqlite_places import forget_openings
-from broadway_api.store.sqlite_queries import UNFINISHED, SqlitePart, any_job, marks, read_jobs, read_run, write_outcome
+from broadway_api.store.sqlite_queries import (
+    UNFINISHED,
+    SqlitePart,
+    any_job,
+    marks,
+    read_jobs,
+    read_run,
+    write_outcomes,
+)
 from broadway_api.store.sqlite_ranks import reserve_ranks
 from broadway_api.store.sqlite_schema import LISTED_COLUMNS, run_from_row
 
@@ -124,8 +132,7 @@ class SqliteRuns(SqlitePart):
                 return 0
             forget_openings(db, run_id)
             held = read_jobs(db, "WHERE run_id = ? AND state = 'running'", (run_id,))
-            for job in held:
-                write_outcome(db, lifecycle.after_cancel(job, now))
+            write_outcomes(db, (lifecycle.after_cancel(job, now) for job in held))
             return (
                 len(held)
                 + db.execute(

@@ -209,15 +209,23 @@ VERSIONS = (
     *(_VERSION_10, _VERSION_11),
 )
 
-_SHORT_COLUMNS = (
-    "id, run_id, type, seq, student, state, priority, requirement, reason, attempt, attempt_limit, worker_id,"
-    " lease_expires_at, avoid_worker_id, avoid_until, queued_at, started_at, finished_at, score, max_score"
+_JOB_COLUMNS = (
+    *("id", "run_id", "type", "seq", "student", "state", "priority", "requirement", "reason", "attempt"),
+    *("attempt_limit", "worker_id", "lease_expires_at", "avoid_worker_id", "avoid_until", "queued_at", "started_at"),
+    *("finished_at", "score", "max_score", "attempts", "info", "results", "cause", "said"),
 )
 
-#: The job columns that `job_from_row` reads, and those with nothing in place of what may be long.
-JOB_COLUMNS = f"{_SHORT_COLUMNS}, attempts, info, results, cause, said"
-VIEWED_COLUMNS = f"{_SHORT_COLUMNS}, '[]' AS attempts, '[]' AS info, NULL AS results, cause, said"
-LISTED_COLUMNS = f"{_SHORT_COLUMNS}, '[]' AS attempts, '[]' AS info, NULL AS results, '' AS cause, '' AS said"
+
+def job_columns(**instead: str) -> str:
+    """The columns that `job_from_row` reads, some of them replaced by an expression."""
+    return ", ".join(f"{instead[name]} AS {name}" if name in instead else name for name in _JOB_COLUMNS)
+
+
+JOB_COLUMNS = job_columns()
+
+#: With nothing in place of what may be long.
+VIEWED_COLUMNS = job_columns(attempts="'[]'", info="'[]'", results="NULL")
+LISTED_COLUMNS = job_columns(attempts="'[]'", info="'[]'", results="NULL", cause="''", said="''")
 
 
 def run_from_row(row: sqlite3.Row) -> Run:

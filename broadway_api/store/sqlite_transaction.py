@@ -10,14 +10,27 @@ from typing import Any
 
 from broadway_api.errors import BroadwayError, StoreUnavailable
 
+
+class FileConnection(sqlite3.Connection):
+    """A connection that counts how often work was undone, for whoever remembers what that had written."""
+
+    undone = 0
+
+    def undo(self, statement: str = "ROLLBACK") -> None:
+        """Undo by this statement, unless SQLite has done so itself."""
+        self.undone += 1
+        if self.in_transaction:
+            self.execute(statement)
+
+
 #: What somebody waits for.
-Work = tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]
+Work = tuple[Callable[[FileConnection], Any], asyncio.Future[Any]]
 
 #: Who waits, and for which result or fault.
 Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
-def perform(connection: sqlite3.Connection, begin: str, batch: Sequence[Work]) -> list[Outcome]:
+def perform(connection: FileConnection, begin: str, batch: Sequence[Work]) -> list[Outcome]:
     """Begin a transaction, do all work, commit. Raises sqlite3.Error if it cannot even begin."""
     connection.execute(begin)
     outcomes = attempt(connection, batch)
@@ -27,7 +40,7 @@ def perform(connection: sqlite3.Connection, begin: str, batch: Sequence[Work]) -
     return commit(connection, batch, outcomes)
 
 
-def attempt(connection: sqlite3.Connection, batch: Sequence[Work]) -> list[Outcome] | None:
+def attempt(connection: FileConnection, batch: Sequence[Work]) -> list[Outcome] | None:
     """Do all work within the transaction that is open; the outcome of each, to be told after `commit`.
 
     None if one failed that may have changed something: then nothing is left of the batch, nor of the transaction, and
@@ -36,11 +49,11 @@ def attempt(connection: sqlite3.Connection, batch: Sequence[Work]) -> list[Outco
     try:
         return _attempt(connection, batch, savepoints=False)
     except _HalfDone as half_done:
-        connection.execute("ROLLBACK")
+        connection.undo()
         return all_failed(batch, half_done.error) if len(batch) == 1 else None
 
 
-def commit(connection: sqlite3.Connection, batch: Sequence[Work], outcomes: list[Outcome]) -> list[Outcome]:
+def commit(connection: FileConnection, batch: Sequence[Work], outcomes: list[Outcome]) -> list[Outcome]:
     """Write it to disk, if there is something to write; the outcomes as they can be told."""
     try:
         if connection.in_transaction:
@@ -57,7 +70,7 @@ def all_failed(batch: Sequence[Work], error: BaseException) -> list[Outcome]:
     return [(future, None, _translated(error)) for _, future in batch]
 
 
-def _attempt(connection: sqlite3.Connection, batch: Sequence[Work], *, savepoints: bool) -> list[Outcome]:
+def _attempt(connection: FileConnection, batch: Sequence[Work], *, savepoints: bool) -> list[Outcome]:
     """Work that fails has hardly ever changed anything before, so savepoints, which cost as much as short work itself,
     are only made when a batch is done again since one did.
     """
@@ -87,7 +100,7 @@ class _HalfDone(Exception):
 
 
 def _do(
-    connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any], *, savepoint: bool, alone: bool
+    connection: FileConnection, work: Callable[[FileConnection], Any], *, savepoint: bool, alone: bool
 ) -> tuple[Any, BaseException | None]:
     """The result of one piece of work, or what it raised, and then nothing is left of it."""
     if savepoint:
@@ -97,9 +110,10 @@ def _do(
         result, fault = work(connection), None
     except BaseException as error:  # whatever it is belongs to this caller alone, and never ends the thread
         if not connection.in_transaction:
+            connection.undo()
             raise _GivenUp(error) from error
         if savepoint:
-            connection.execute("ROLLBACK TO work")
+            connection.undo("ROLLBACK TO work")
         elif alone or connection.total_changes != before:  # the count knows nothing of changes to the schema
             raise _HalfDone(error) from error
         result, fault = None, _translated(error)
@@ -108,9 +122,9 @@ def _do(
     return result, fault
 
 
-def _roll_back(connection: sqlite3.Connection) -> None:
+def _roll_back(connection: FileConnection) -> None:
     with contextlib.suppress(sqlite3.Error):
-        connection.execute("ROLLBACK")
+        connection.undo()
 
 
 def _translated(error: BaseException) -> BaseException:

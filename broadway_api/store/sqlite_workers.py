@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from broadway_api import lifecycle
-from broadway_api.domain import Claim, Job, LostJob, Worker
+from broadway_api.domain import Job, LostJob, Worker
 from broadway_api.errors import UnknownWorker, WorkerNameTaken
 from broadway_api.store import records
 from broadway_api.store.records import to_millis
 from broadway_api.store.sqlite_queries import (
-    BRIEFLY,
     SqlitePart,
     clear_worker,
     marks,
     read_jobs,
     read_worker,
-    see_worker,
     take_back,
 )
 from broadway_api.store.sqlite_schema import optional_millis, worker_from_row
@@ -55,27 +52,6 @@ class SqliteWorkers(SqlitePart):
             db.execute(f"INSERT INTO workers ({', '.join(columns)}) VALUES ({marks(columns)})", tuple(columns.values()))
 
         await self._write(work)
-
-    async def heartbeat(
-        self, worker_id: str, running: Sequence[Claim] | None, now: datetime, lease: timedelta
-    ) -> list[str]:
-        def work(db: sqlite3.Connection) -> list[str]:
-            see_worker(db, worker_id, now)
-            renew = "UPDATE jobs SET lease_expires_at = ? WHERE worker_id = ? AND state = 'running'"
-            until = to_millis(now + lease)
-            if running is None:
-                db.execute(renew, (until, worker_id))
-                return []
-            return [
-                claim.job_id
-                for claim in running
-                if not db.execute(
-                    renew + " AND id = ? AND attempt = ifnull(?, attempt)",
-                    (until, worker_id, claim.job_id, claim.attempt),
-                ).rowcount
-            ]
-
-        return await self._write(work, brief=len(running or ()) <= BRIEFLY)
 
     async def deregister_worker(self, worker_id: str, now: datetime, *, crashed: bool = False) -> list[LostJob]:
         def work(db: sqlite3.Connection) -> list[LostJob]:

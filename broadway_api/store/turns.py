@@ -40,15 +40,20 @@ class Turns:
         """Whether the next job for such a worker is the first of the fair order."""
         return self._taken[frozenset(labels.items())] % FAIR_EVERY == FAIR_EVERY - 1
 
+    def in_a_row(self, labels: Mapping[str, str]) -> int:
+        """How many turns for such a worker, from the next one on, are of the same order."""
+        turn = self._taken[frozenset(labels.items())] % FAIR_EVERY
+        return 1 if turn == FAIR_EVERY - 1 else FAIR_EVERY - 1 - turn
+
     def ahead(self) -> Turns:
         """The same turns, to be planned with: what is taken of them is not taken of these."""
         turns = Turns()
         turns._taken = self._taken.copy()
         return turns
 
-    def took(self, labels: Mapping[str, str]) -> None:
-        """Such a worker got a job."""
-        self._taken[frozenset(labels.items())] += 1
+    def took(self, labels: Mapping[str, str], number: int = 1) -> None:
+        """Such a worker got so many jobs."""
+        self._taken[frozenset(labels.items())] += number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

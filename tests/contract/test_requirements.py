@@ -104,16 +104,19 @@ async def test_courses_that_wait_in_vain_share_what_comes_at_last(store: Store) 
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("order", [sqlite_claims._URGENT, sqlite_claims._FAIR], ids=["urgent", "fair"])
-async def test_a_claim_finds_its_job_by_one_statement_that_reads_the_heads_of_indexes(
-    backend: SqliteBackend, store: Store, order: tuple[str, str]
+async def test_a_claim_finds_its_jobs_by_one_statement_that_reads_the_heads_of_indexes(
+    backend: SqliteBackend, store: Store, order: tuple[str, str], several: bool
 ) -> None:
     """What MongoDB reads is in `test_mongo.py`."""
     await started(store, 3)
     with closing(sqlite3.connect(backend.path)) as connection:
-        statement = "EXPLAIN QUERY PLAN " + sqlite_claims.first_in(order, for_others=False)
-        plan = [row[3] for row in connection.execute(statement, ("", 0, '["", "gpu"]'))]
+        statement = "EXPLAIN QUERY PLAN " + sqlite_claims.first_in(order, several=several, for_others=False)
+        plan = [row[3] for row in connection.execute(statement, ("", 0, '["", "gpu"]' if several else "gpu", 4, 0))]
     assert any(step.startswith(f"SEARCH jobs USING INDEX {order[0]} (requirement=?") for step in plan), plan
+    if not several:
+        assert len(plan) == 1  # nothing is sorted
     reads = [step for step in plan if step.startswith(("SEARCH", "SCAN")) and order[0] not in step]
     assert set(reads) <= {
         "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",

@@ -7,11 +7,22 @@ from typing import cast
 
 import pytest
 
+from broadway_api.domain import StageLog
 from broadway_api.store.port import Store
 from broadway_api.store.sqlite import SqliteStore
 from tests.contract.scenarios import LEASE, NOW, claim_on, claimed, started, success, worker
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+
+
+#: `data_version` tells whether another program has written to the file.
+BEGIN = ["BEGIN IMMEDIATE", "PRAGMA data_version"]
+
+#: A result of a job that printed something.
+LOGGED = success([StageLog(stage=0, stdout="tested", stderr="")])
+
+#: How far the queue was handed out is noted.
+END_OF_CLAIM = ["INSERT INTO", "COMMIT"]
 
 
 class Writer:
@@ -33,7 +44,7 @@ class Writer:
         return words
 
 
-@pytest.mark.parametrize("queued", [5, 2_000])
+@pytest.mark.parametrize("queued", [8, 2_000])
 async def test_a_claim_takes_as_few_statements_however_long_the_queue(store: Store, queued: int) -> None:
     await started(store, queued)
     worker_id = await worker(store)
@@ -42,13 +53,12 @@ async def test_a_claim_takes_as_few_statements_however_long_the_queue(store: Sto
 
     await store.claim_jobs(worker_id, 1, NOW, LEASE)
 
-    looked_up = ["SELECT *", "UPDATE workers", "SELECT id", "WITH RECURSIVE"]
-    taken = ["SELECT id", "UPDATE jobs", "SELECT id,"]
-    assert writer.executed() == ["BEGIN IMMEDIATE", *looked_up, *taken, "INSERT INTO", "COMMIT"]
-    await claimed(store, worker_id, 4)  # right after it: that the worker asked is known
-    looked_up.remove("UPDATE workers")
-    executed = writer.executed()
-    assert sorted(executed) == sorted(["BEGIN IMMEDIATE", *looked_up, *taken * 4, "INSERT INTO", "COMMIT"])
+    looked_up = ["SELECT *", "UPDATE workers", "SELECT id,", "WITH RECURSIVE"]
+    assert writer.executed() == [*BEGIN, *looked_up, "SELECT id,", "UPDATE jobs", *END_OF_CLAIM]
+    await claimed(store, worker_id, 7)  # right after it: that the worker asked is known, and so is all about it
+    turns = [2, 1, 3, 1]  # jobs of the urgent order, then one of the fair one
+    taken = [statement for jobs in turns for statement in ("SELECT id,", *["UPDATE jobs"] * jobs)]
+    assert writer.executed() == [*BEGIN, *taken, *END_OF_CLAIM]
 
 
 async def test_a_result_takes_four_statements(store: Store) -> None:
@@ -57,13 +67,9 @@ async def test_a_result_takes_four_statements(store: Store) -> None:
     writer = Writer(store)
     await writer.watch()
 
-    await store.finish_job(claim_on(job), success(), NOW)
+    await store.finish_job(claim_on(job), LOGGED, NOW)
 
-    assert writer.executed() == [
-        "BEGIN IMMEDIATE",
-        *("SELECT id,", "UPDATE jobs", "UPDATE workers", "SELECT EXISTS"),
-        "COMMIT",
-    ]
+    assert writer.executed() == [*BEGIN, "UPDATE jobs", "INSERT OR", "UPDATE workers", "SELECT EXISTS", "COMMIT"]
 
 
 async def test_results_that_come_together_share_what_is_not_about_one_job(store: Store) -> None:
@@ -72,10 +78,38 @@ async def test_results_that_come_together_share_what_is_not_about_one_job(store:
     writer = Writer(store)
     await writer.watch()
 
-    await store.finish_jobs([(claim_on(job), success()) for job in jobs], NOW)
+    await store.finish_jobs([(claim_on(job), LOGGED) for job in jobs], NOW)
 
-    taken = ["SELECT id,", "UPDATE jobs"] * 4
-    assert writer.executed() == ["BEGIN IMMEDIATE", *taken, "UPDATE workers", "SELECT EXISTS", "COMMIT"]
+    written = [*["UPDATE jobs"] * 4, *["INSERT OR"] * 4, "UPDATE workers"]
+    assert writer.executed() == [*BEGIN, *written, "SELECT EXISTS", "COMMIT"]
+
+
+async def test_results_that_bring_the_next_jobs_read_nothing_but_those(store: Store) -> None:
+    await started(store, 8)
+    worker_id = await worker(store)
+    jobs = await claimed(store, worker_id, 4)
+    writer = Writer(store)
+    await writer.watch()
+
+    results = [(claim_on(job), LOGGED) for job in jobs]
+    await store.exchange(worker_id, results, 4, NOW, LEASE, holding=[job.id for job in jobs])
+
+    written = [*["UPDATE jobs"] * 4, *["INSERT OR"] * 4, "UPDATE workers"]
+    taken = [*["SELECT id,", *["UPDATE jobs"] * 3], *["SELECT id,", "UPDATE jobs"]]
+    assert writer.executed() == [*BEGIN, *written, *taken, *END_OF_CLAIM]
+
+
+async def test_a_heartbeat_reads_nothing(store: Store) -> None:
+    await started(store, 2)
+    worker_id = await worker(store)
+    jobs = await claimed(store, worker_id, 2)
+    writer = Writer(store)
+    await writer.watch()
+
+    await store.heartbeat(worker_id, [claim_on(job) for job in jobs], NOW, LEASE)
+    assert writer.executed() == [*BEGIN, "UPDATE workers", *["UPDATE jobs"] * 2, "COMMIT"]
+    await store.claim_jobs(worker_id, 1, NOW, LEASE, holding=[job.id for job in jobs])
+    assert "SELECT *" not in writer.executed()  # what is known of the worker is not forgotten for that
 
 
 async def test_whatever_workers_send_at_the_same_time_is_one_commit(store: Store) -> None:
