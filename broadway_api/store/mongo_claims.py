@@ -6,18 +6,18 @@ is guarded: queued still, at that attempt. What another process took meanwhile i
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import ReturnDocument
 
 from broadway_api import capabilities, lifecycle
 from broadway_api.domain import Job, JobState, Worker
 from broadway_api.errors import UnknownWorker
-from broadway_api.store.mongo_documents import BY_FAIRNESS, BY_ID, job_from_document
+from broadway_api.store.mongo_changes import Change, Guard
+from broadway_api.store.mongo_documents import BY_FAIRNESS, job_from_document
 from broadway_api.store.mongo_engine import Collection, Document
 from broadway_api.store.mongo_places import MongoPlaces
 from broadway_api.store.mongo_read_ahead import FAIR, NO_LOG, URGENT, Heads, ReadAhead, Sight
@@ -73,14 +73,11 @@ class Handout:
     job: Document
 
     @property
-    def guard(self) -> Document:
-        """Says of the job that it is still as it was read, and was not queued anew: that gives it another rank."""
-        return {**{name: self.job[name] for name in ("_id", "run_id", "rank", "attempt")}, **_QUEUED}
-
-    @property
-    def change(self) -> UpdateOne:
-        """Takes it."""
-        return UpdateOne(self.guard, {"$set": self.fields}, hint=BY_ID)
+    def change(self) -> Change:
+        """Takes it, if it is still as it was read."""
+        job = self.job
+        guard = Guard(job["run_id"], JobState.QUEUED, job["attempt"], job.get("generation"))
+        return Change(job_id=job["_id"], guard=guard, fields=self.fields)
 
     @property
     def fields(self) -> Document:
@@ -166,15 +163,12 @@ class MongoClaims:
                 claim.wanted = 0
             elif claim.wanted > 0:
                 groups.setdefault(claim.served, []).append(claim)
-        heads_of = await asyncio.gather(
-            *(
-                self._ahead.heads(served, sum(claim.wanted for claim in group), may_be_old=under_load)
-                for served, group in groups.items()
-            )
+        heads_of = await self._ahead.heads(
+            {served: sum(claim.wanted for claim in group) for served, group in groups.items()}, may_be_old=under_load
         )
         chosen: list[Handout] = []
         turns = self._turns.ahead()
-        for group, heads in zip(groups.values(), heads_of, strict=True):
+        for group, heads in ((group, heads_of[served]) for served, group in groups.items()):
             left = heads.left(is_fair=False)  # some may have been given to workers that can run others besides
             some = self._chosen(group, heads, turns)
             if heads.are_all and len(some) == left:
@@ -239,7 +233,7 @@ class MongoClaims:
             if job is not None:
                 handout = Handout(claim=claim, job=job)
                 await self._places.about_to_hand_out([job])
-                taken = await self._jobs.update_one(handout.guard, {"$set": handout.fields})
+                taken = await self._jobs.update_one(handout.change.query, {"$set": handout.fields})
                 await self.taken([handout], all_of_them=taken.modified_count == 1)
             elif "$nor" not in which or await self._has_peers(ask):
                 break
@@ -263,7 +257,7 @@ class Claiming:
         self._chosen: list[Handout] = []  # what is being written
         self.phases: set[Phase] = set()  # those of the jobs that were taken last
 
-    async def next(self) -> list[UpdateOne]:
+    async def next(self) -> list[Change]:
         """What is to be written next; nothing once nobody wants more. Then comes `written`."""
         self._chosen = []
         while not self._chosen:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from pymongo.errors import AutoReconnect
+
 from broadway_api.domain import Job
 from broadway_api.errors import UnknownWorker
-from broadway_api.store.mongo_batches import Batches
+from broadway_api.store.mongo_batches import Answers, Batches
+from broadway_api.store.mongo_changes import Change, statements
 from broadway_api.store.mongo_claims import Ask, MongoClaims
 from broadway_api.store.mongo_engine import Collection
 from broadway_api.store.mongo_results import Answer, MongoResults, Report
@@ -33,22 +36,21 @@ class MongoExchange:
         self._claims = claims
         self._results = results
         self._notes = notes
-        # One batch at a time: two of one process would run after the same jobs.
-        self._batches: Batches[Report | Ask, Served] = Batches(self._serve, name="results and claims", at_once=1)
+        self._batches: Batches[Report | Ask, Served] = Batches(self._write, name="results and claims")
 
     async def finish(self, reports: Sequence[Report]) -> list[Answer]:
         """What each result led to, or why it was refused."""
         await self._upload(reports)
-        return _of_reports(await self._batches.ask_all(reports))
+        return _of_reports(await self._batches.ask(*reports))
 
     async def claim(self, ask: Ask) -> list[Job]:
         """Jobs for a worker. Raises UnknownWorker."""
-        return _of_ask(await self._batches.ask(ask))
+        return _of_ask((await self._batches.ask(ask))[0])
 
     async def exchange(self, reports: Sequence[Report], ask: Ask) -> tuple[list[Answer], list[Job]]:
         """Both. Raises UnknownWorker; the results may have been accepted then."""
         await self._upload(reports)
-        *answers, jobs = await self._batches.ask_all([*reports, ask])
+        *answers, jobs = await self._batches.ask(*reports, ask)
         return _of_reports(answers), _of_ask(jobs)
 
     async def close(self) -> None:
@@ -61,25 +63,38 @@ class MongoExchange:
         if any(report.is_uploaded for report in reports):
             await asyncio.gather(*map(self._results.upload, reports))
 
-    async def _serve(self, batch: Sequence[Report | Ask], gathered: bool) -> list[Served]:
+    async def _write(self, batch: Sequence[Report | Ask], gathered: bool) -> Answers[Served]:
         asks = [one for one in batch if isinstance(one, Ask)]
         under_load = gathered or len(asks) > 1
         reports = [one for one in batch if isinstance(one, Report)]
         accepting = self._results.accept(reports)
         claiming = self._claims.hand_out(asks, under_load=under_load)
         while True:
-            endings, handouts = await asyncio.gather(accepting.next(), claiming.next())
+            # Not as two tasks, which would have to wait their turn: under load neither has anything to wait for.
+            endings, handouts = await accepting.next(), await claiming.next()
             changes = [*endings, *handouts]  # in this order: see `saw_unfinished`
             if not changes:
                 break
-            done = await self._jobs.bulk_write(changes, ordered=False)
-            all_of_it = done.modified_count == len(changes)
-            await asyncio.gather(accepting.written(all_of_it=all_of_it), claiming.written(all_of_it=all_of_it))
+            all_of_it = await self._make(changes)
+            await accepting.written(all_of_it=all_of_it)
+            await claiming.written(all_of_it=all_of_it)
             accepting.saw_unfinished(claiming.phases)
-        noting = self._notes.write(later=under_load and not 0 < len(reports) <= NOTED_AT_ONCE)
-        answers, _ = await asyncio.gather(accepting.answers(), noting)
-        results, jobs = iter(answers), iter(claiming.answers())
-        return [next(results) if isinstance(one, Report) else next(jobs) for one in batch]
+        at_once = 0 < len(reports) <= NOTED_AT_ONCE or not under_load
+
+        async def answers() -> list[Served]:
+            of_reports, _ = await asyncio.gather(accepting.answers(), self._notes.write(later=not at_once))
+            results, jobs = iter(of_reports), iter(claiming.answers())
+            return [next(results) if isinstance(one, Report) else next(jobs) for one in batch]
+
+        return answers
+
+    async def _make(self, changes: Sequence[Change]) -> bool:
+        """Write changes; return whether all of them are ours. Else somebody was quicker."""
+        try:
+            done = await self._jobs.bulk_write(statements(changes), ordered=False)
+        except AutoReconnect:  # the driver repeats no statement about several jobs; the guards make it harmless
+            done = await self._jobs.bulk_write(statements(changes), ordered=False)
+        return done.modified_count == len(changes)
 
 
 def _of_reports(answers: Sequence[Served]) -> list[Answer]:

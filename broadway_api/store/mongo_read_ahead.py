@@ -58,6 +58,7 @@ class Heads:
     """The first queued jobs of both orders that some workers can run; those that are given to somebody leave `jobs`."""
 
     read_at: float
+    served: tuple[str, ...]
     jobs: dict[str, Document]
     urgent: deque[str]
     fair: deque[str]
@@ -138,17 +139,25 @@ class ReadAhead:
             self._sight = fresh
         return fresh
 
-    async def heads(self, served: tuple[str, ...], number: int, *, may_be_old: bool) -> Heads:
-        """At least so many of the first queued jobs that require one of `served`, if there are that many."""
-        may_be_old &= self._clock() >= self._contended_until
-        heads = self._heads.get(served)
-        if may_be_old and heads is not None and self._is_young(heads.read_at) and heads.have(number):
-            return heads
-        read_at, forgotten, ahead = self._clock(), self._forgotten, AHEAD * may_be_old
-        heads = await self._read_heads(served, number, ahead, read_at)
-        if self._forgotten == forgotten:
-            self._heads[served] = heads
-        return heads
+    async def heads(
+        self, numbers: Mapping[tuple[str, ...], int], *, may_be_old: bool
+    ) -> Mapping[tuple[str, ...], Heads]:
+        """For each `served` at least so many of the first queued jobs that require one of it, as far as there are."""
+        read_at, forgotten = self._clock(), self._forgotten
+        may_be_old &= read_at >= self._contended_until
+        found, missing = {}, []
+        for served, number in numbers.items():
+            heads = self._heads.get(served)
+            if may_be_old and heads is not None and self._is_young(heads.read_at) and heads.have(number):
+                found[served] = heads
+            else:
+                missing.append(self._read_heads(served, number, AHEAD * may_be_old, read_at))
+        if missing:
+            read = {heads.served: heads for heads in await asyncio.gather(*missing)}
+            found |= read
+            if self._forgotten == forgotten:
+                self._heads |= read
+        return found
 
     def given(self, job_id: str) -> None:
         """Offer a job to nobody else, whatever they can run."""
@@ -172,7 +181,7 @@ class ReadAhead:
             if job["_id"] not in self._running:
                 sight.held.setdefault(job["worker_id"], set()).add(job["_id"])
 
-    async def _read_heads(self, served: Sequence[str], number: int, ahead: int, read_at: float) -> Heads:
+    async def _read_heads(self, served: tuple[str, ...], number: int, ahead: int, read_at: float) -> Heads:
         """The first jobs of both orders: of each requirement it reads as many keys of each at most.
 
         Those of the fair order mostly are those of the urgent one, so of the former it reads nothing but the keys.
@@ -189,6 +198,7 @@ class ReadAhead:
             jobs |= {job["_id"]: job for job in await self._jobs.find(others, NO_LOG, hint=BY_ID).to_list()}
         return Heads(
             read_at=read_at,
+            served=served,
             jobs=jobs,
             urgent=deque(job["_id"] for job in urgent),
             fair=deque(order),

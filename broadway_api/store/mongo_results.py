@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from pymongo import UpdateOne
-
 from broadway_api import lifecycle
 from broadway_api.domain import Claim, FinishedJob, Job, JobState, JobType, Result
 from broadway_api.errors import ClaimLost, JobNotFound
 from broadway_api.store.mongo_bell import MongoBell
-from broadway_api.store.mongo_documents import BY_ID, UNFINISHED, changed_outcome, job_from_document, still_running
+from broadway_api.store.mongo_changes import Change, Guard
+from broadway_api.store.mongo_documents import UNFINISHED, changed_outcome, job_from_document
 from broadway_api.store.mongo_engine import Collection
 from broadway_api.store.mongo_logs import MongoLogs, is_short, new_upload, within_job
 from broadway_api.store.mongo_read_ahead import ReadAhead
@@ -54,11 +53,12 @@ class Ending:
     after: Job
 
     @property
-    def change(self) -> UpdateOne:
+    def change(self) -> Change:
         """Ends the attempt, if it is still running. What its stages printed comes with it, or with its upload."""
         logs = None if self.report.is_uploaded else within_job(self.report.result.logs)
         fields = {**changed_outcome(self.before, self.after), "upload": self.report.upload, "log": logs}
-        return UpdateOne(still_running(self.before), {"$set": fields}, hint=BY_ID)
+        guard = Guard(self.before.run_id, JobState.RUNNING, self.before.attempt)
+        return Change(job_id=self.before.id, guard=guard, fields=fields)
 
 
 class MongoResults:
@@ -158,7 +158,7 @@ class Accepting:
         self._accepted: list[Ending] = []
         self._perhaps_over: set[Phase] = set()
 
-    async def next(self) -> list[UpdateOne]:
+    async def next(self) -> list[Change]:
         """What is to be written next; nothing once all are answered. Then comes `written`."""
         while open_reports := self._one_of_each_job():
             jobs = await self._results.jobs(open_reports.values())
