@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,7 +24,7 @@ def to_text(value: Any) -> str:
 
 def from_text(text: str) -> Any:
     """The inverse of `to_text`."""
-    return [] if text == _NONE else json.loads(text)
+    return [] if text == _NONE else json_text.decode(text)
 
 
 def config_to_text(config: RunConfig) -> str:

@@ -20,9 +20,16 @@ _VALUES = st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries
 @example({"id": 2**64, "least": -(10**30)})
 @example([1e16, -0.0, 5e-324])
 def test_a_value_comes_back_as_it_was(value: Any) -> None:
-    for read in (json.loads, json_body.parse):
-        again = read(json_text.encode(value))
+    written = json_text.encode(value)
+    for again in (json.loads(written), json_body.parse(written), json_text.decode(written.decode())):
         assert (again, repr(again)) == (value, repr(value))
+
+
+@given(_VALUES | st.integers(10**15, 10**25))
+@example([-0.0, 1e16, 12345678901234567890123, "\ud800"])
+def test_a_value_that_an_earlier_release_wrote_comes_back_as_it_was(value: Any) -> None:
+    written = json.dumps(value)
+    assert repr(json_text.decode(written)) == repr(json.loads(written))
 
 
 def test_words_of_ours_are_written_as_texts() -> None:
