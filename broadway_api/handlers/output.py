@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing, suppress
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from tornado.iostream import StreamClosedError
 
@@ -13,6 +13,7 @@ from broadway_api import json_text, live_wire, wire
 from broadway_api.domain import Claim
 from broadway_api.errors import Fault, InvalidInput
 from broadway_api.handlers.base import READERS, ApiHandler, WorkerHandler, refuse
+from broadway_api.http1.exchange import Exchange
 from broadway_api.live_tail import Reading
 from broadway_api.schemas import OUTPUT
 from broadway_api.validation import Validator
@@ -84,7 +85,7 @@ class LogHandler(ApiHandler):
                     await self.flush()
         except TimeoutError:
             logger.info("hanging up on a follower of %s that reads nothing", self.request.path)
-            self.request.connection.stream.close()  # type: ignore[union-attr]  # every connection of ours is HTTP/1.1
+            cast(Exchange, self.request.connection).hang_up()
             return False
         return True
 

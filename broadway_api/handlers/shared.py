@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from tornado.httputil import HTTPServerRequest
-
 from broadway_api.errors import StoreUnavailable
 from broadway_api.handlers.gate import Gate
 from broadway_api.loop_monitor import LoopMonitor
@@ -28,8 +26,6 @@ class HttpLimits:
 
 class Answering(Protocol):
     """What answers a request."""
-
-    request: HTTPServerRequest
 
     def answer_in_place(self, error: Exception) -> None:
         """Answer with an error, whatever is still at work on another answer."""
@@ -53,10 +49,6 @@ class OpenRequests:
         self._open.discard(handler)
         if not self._open:
             self._none.set()
-
-    def streams(self) -> set[object]:
-        """The connections on which they came."""
-        return {getattr(handler.request.connection, "stream", None) for handler in self._open}
 
     async def all_ended(self) -> None:
         """Wait until there are none."""

@@ -62,6 +62,11 @@ class Connection:
             body = await self._reader.readexactly(int(headers.get("content-length", "0")))
         return RawAnswer(status=int(first.split()[1]), headers=headers, body=body)
 
+    async def piece(self, most: int) -> bytes:
+        """What has come, up to so many bytes; nothing at the end."""
+        async with asyncio.timeout(DEADLINE):
+            return await self._reader.read(most)
+
     async def closed(self) -> bool:
         """Whether the API closes the connection without another byte."""
         async with asyncio.timeout(DEADLINE):
@@ -92,13 +97,13 @@ class Connection:
         return said
 
     async def refused(self) -> bool:
-        """Whether the API closes the connection, with at most a 400 before."""
+        """Whether the API closes the connection, with at most the answer before that it could not be read."""
         async with asyncio.timeout(DEADLINE):
             try:
                 said = await self._reader.read()
             except ConnectionError:
                 return True
-        return said == b"" or said.startswith(b"HTTP/1.1 400 ")
+        return said == b"" or said.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 "))
 
     async def flood(self, piece: bytes, total: int) -> int:
         """Send a piece again and again until `total` bytes went or the API hangs up; return how many went."""

@@ -132,7 +132,6 @@ async def test_unknown_paths(api: Api, path: str) -> None:
         ("GET", f"worker/{UNKNOWN}", "DELETE"),
         ("PATCH", "worker_register", "GET, POST"),
         ("OPTIONS", "grading_run", "GET, POST"),
-        ("BREW", "grading_run", "GET, POST"),
     ],
 )
 async def test_wrong_methods(api: Api, method: str, path: str, allowed: str) -> None:

@@ -178,8 +178,10 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.tenants", "broadway_api.access", "broadway_api.failures", "broadway_api.metrics"),
         *("broadway_api.course_protocol*", "broadway_api.handouts"),
         *("broadway_api.live_tail", "broadway_api.live_wire"),
-        "broadway_api.sessions",
+        *("broadway_api.sessions", "broadway_api.http1.exchange"),
     ),
+    # The connections beneath.
+    "broadway_api.http1*": ("broadway_api.http1*", "broadway_api.json_text", "broadway_api.open_files"),
     # What routes take and answer, in OpenAPI's words.
     "broadway_api.openapi*": (
         *("broadway_api.domain", "broadway_api.policy", "broadway_api.schemas", "broadway_api.results"),
@@ -195,7 +197,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.service", "broadway_api.sweeper", "broadway_api.handlers.shared", "broadway_api.app"),
         *("broadway_api.tenants", "broadway_api.cluster_tokens"),
         *("broadway_api.metrics", "broadway_api.measured_store"),
-        *("broadway_api.outbox", "broadway_api.webhook", "broadway_api.open_files"),
+        *("broadway_api.outbox", "broadway_api.webhook", "broadway_api.http1.server"),
     ),
     # The grader and the client speak to the API over the wire alone.
     "broadway_grader": (),
@@ -235,7 +237,11 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 
 #: Foreign packages → the only modules that may import them: a driver's errors and types end in its adapter.
 DRIVERS: Mapping[str, tuple[str, ...]] = {
-    "tornado": ("api", "broadway_api.app", "broadway_api.server", "broadway_api.handlers*", "broadway_api.webhook"),
+    "tornado": (
+        *("api", "broadway_api.app", "broadway_api.server", "broadway_api.handlers*", "broadway_api.http1*"),
+        "broadway_api.webhook",
+    ),
+    "httptools": ("broadway_api.http1.reading",),
     "pymongo": ("broadway_api.store.mongo*",),
     "prometheus_client": ("broadway_api.metrics", "broadway_api.tallies"),
     "cryptography": ("broadway_api.secret_box",),
