@@ -46,23 +46,19 @@ class Change:
     job_id: str
     guard: Guard
     fields: Document
+    size: int = 0  # characters of what may be long in it
 
     @property
     def query(self) -> Document:
         """Which job, as a query."""
         return {"_id": self.job_id, **self.guard.query}
 
-    @property
-    def is_large(self) -> bool:
-        """Whether it is not to share a statement."""
-        return sum(len(value) for value in self.fields.values() if isinstance(value, str)) > LARGE
-
 
 def statements(changes: Iterable[Change]) -> list[UpdateOne | UpdateMany]:
     """What makes some changes, in an order in which those of one guard are together."""
     groups: defaultdict[tuple[Guard, str | None], list[Change]] = defaultdict(list)
     for change in changes:
-        groups[change.guard, change.job_id if change.is_large else None].append(change)
+        groups[change.guard, change.job_id if change.size > LARGE else None].append(change)
     return [_statement(guard, group) for (guard, _), group in groups.items()]
 
 

@@ -169,9 +169,10 @@ class MongoClaims:
         chosen: list[Handout] = []
         turns = self._turns.ahead()
         for group, heads in ((group, heads_of[served]) for served, group in groups.items()):
-            left = heads.left(is_fair=False)  # some may have been given to workers that can run others besides
+            # Some may have been given to workers that can run others besides.
+            left = heads.left() if heads.are_all else None
             some = self._chosen(group, heads, turns)
-            if heads.are_all and len(some) == left:
+            if len(some) == left:
                 got = Counter(id(handout.claim) for handout in some)
                 for claim in group:
                     claim.wanted = got[id(claim)]

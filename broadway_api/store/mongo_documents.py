@@ -23,6 +23,7 @@ MongoDB would read as operators.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -179,27 +180,38 @@ def job_to_document(job: Job) -> Document:
     }
 
 
-def outcome(job: Job) -> Document:
-    """The fields that the end of an attempt sets."""
-    return {
-        "state": job.state.value,
-        "ended": job.state.ended,
-        "reason": None if job.reason is None else job.reason.value,
-        "attempt_limit": job.attempt_limit,
-        "worker_id": job.worker_id,
-        "lease_expires_at": job.lease_expires_at,
-        "avoid_worker_id": job.avoid_worker_id,
-        "avoid_until": job.avoid_until,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-        "attempts": [_attempt_to_document(attempt) for attempt in job.attempts],
-        "info": records.to_text(job.info),
-        "score": job.score,
-        "max_score": job.max_score,
-        "results": None if job.results is None else records.to_text(job.results),
-        "cause": job.cause,
-        "said": job.said,
-    }
+#: What the end of an attempt sets, and how it is written where it is not written as it is.
+_OUTCOME: dict[str, Callable[[Any], Any] | None] = {
+    "state": lambda state: state.value,
+    "reason": lambda reason: None if reason is None else reason.value,
+    "attempt_limit": None,
+    "worker_id": None,
+    "lease_expires_at": None,
+    "avoid_worker_id": None,
+    "avoid_until": None,
+    "started_at": None,
+    "finished_at": None,
+    "attempts": lambda attempts: [_attempt_to_document(attempt) for attempt in attempts],
+    "info": records.to_text,
+    "score": None,
+    "max_score": None,
+    "results": lambda results: None if results is None else records.to_text(results),
+    "cause": None,
+    "said": None,
+}
+
+
+def outcome(job: Job, *, before: Job | None = None) -> Document:
+    """The fields that the end of an attempt sets; those that differ, if it is told from what.
+
+    To set what stays the same costs the server as much.
+    """
+    fields: Document = {"ended": job.state.ended}
+    for name, write in _OUTCOME.items():
+        value = getattr(job, name)
+        if before is None or value != getattr(before, name):
+            fields[name] = value if write is None else write(value)
+    return fields
 
 
 def still_running(job: Job) -> Document:
@@ -211,12 +223,6 @@ def still_running(job: Job) -> Document:
         "worker_id": job.worker_id,
         "attempt": job.attempt,
     }
-
-
-def changed_outcome(before: Job, after: Job) -> Document:
-    """Those of the fields that differ: what is set though it stays the same costs the server as much."""
-    was = outcome(before)
-    return {name: value for name, value in outcome(after).items() if value != was[name]}
 
 
 def job_from_document(document: Document) -> Job:

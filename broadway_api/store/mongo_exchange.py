@@ -82,7 +82,11 @@ class MongoExchange:
         at_once = 0 < len(reports) <= NOTED_AT_ONCE or not under_load
 
         async def answers() -> list[Served]:
-            of_reports, _ = await asyncio.gather(accepting.answers(), self._notes.write(later=not at_once))
+            if at_once:
+                of_reports, _ = await asyncio.gather(accepting.answers(), self._notes.write())
+            else:
+                await self._notes.write(later=True)
+                of_reports = await accepting.answers()
             results, jobs = iter(of_reports), iter(claiming.answers())
             return [next(results) if isinstance(one, Report) else next(jobs) for one in batch]
 

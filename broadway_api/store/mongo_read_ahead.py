@@ -38,7 +38,7 @@ MAX_AGE = 0.25
 CONTENDED_FOR = 1.0
 
 #: Jobs that are read beyond those that are wanted now: about as many as are handed out in that time at most.
-AHEAD = 128
+AHEAD = 256
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,13 +64,16 @@ class Heads:
     fair: deque[str]
     are_all: bool  # nothing else was queued
 
-    def left(self, *, is_fair: bool) -> int:
-        """How many of an order are not given to anybody."""
-        return sum(job_id in self.jobs for job_id in (self.fair if is_fair else self.urgent))
+    def left(self) -> int:
+        """How many of the urgent order are not given to anybody."""
+        return sum(job_id in self.jobs for job_id in self.urgent)
 
     def have(self, number: int) -> bool:
         """Whether so many of each order are left."""
-        return self.left(is_fair=False) >= number and self.left(is_fair=True) >= number
+        return all(
+            sum(1 for _ in islice((job_id for job_id in order if job_id in self.jobs), number)) == number
+            for order in (self.urgent, self.fair)
+        )
 
     def give(self, *, is_fair: bool, but_not: Callable[[Document], bool]) -> Document | None:
         """Take the first job of an order off them; of the fair one an urgent job if it is short, which it seldom is."""
@@ -104,6 +107,7 @@ class ReadAhead:
         self._heads: dict[tuple[str, ...], Heads] = {}
         self._forgotten = 0
         self._contended_until = -math.inf
+        self._under_load_at = -math.inf
 
     def forget(self) -> None:
         """Read everything anew: this process has changed the queue, or a worker."""
@@ -124,6 +128,8 @@ class ReadAhead:
     async def sight(self, worker_ids: Collection[str], *, may_be_old: bool) -> Sight:
         """The workers, those that there are, and the queue."""
         sight, forgotten = self._sight, self._forgotten
+        if may_be_old:
+            self._under_load_at = self._clock()
         if may_be_old and sight is not None and self._is_young(sight.read_at):
             sight.is_old = True
             sight.asked.update(worker_ids)
@@ -131,7 +137,7 @@ class ReadAhead:
             return sight
         fresh = Sight(read_at=self._clock(), asked=set(worker_ids))
         # Under load the same workers come back soon.
-        others = islice(sight.asked, AHEAD) if may_be_old and sight is not None else ()
+        others = islice(sight.asked, AHEAD) if self._is_young(self._under_load_at) and sight is not None else ()
         fresh.queued, _ = await asyncio.gather(
             self._ranks.queued_requirements(), self._read_workers(fresh, [*{*worker_ids, *others}])
         )
@@ -144,14 +150,16 @@ class ReadAhead:
     ) -> Mapping[tuple[str, ...], Heads]:
         """For each `served` at least so many of the first queued jobs that require one of it, as far as there are."""
         read_at, forgotten = self._clock(), self._forgotten
-        may_be_old &= read_at >= self._contended_until
+        is_contended = read_at < self._contended_until
+        may_be_old &= not is_contended
+        ahead = AHEAD if self._is_young(self._under_load_at) and not is_contended else 0
         found, missing = {}, []
         for served, number in numbers.items():
             heads = self._heads.get(served)
             if may_be_old and heads is not None and self._is_young(heads.read_at) and heads.have(number):
                 found[served] = heads
             else:
-                missing.append(self._read_heads(served, number, AHEAD * may_be_old, read_at))
+                missing.append(self._read_heads(served, number, ahead, read_at))
         if missing:
             read = {heads.served: heads for heads in await asyncio.gather(*missing)}
             found |= read

@@ -16,7 +16,7 @@ from broadway_api.domain import Claim, FinishedJob, Job, JobState, JobType, Resu
 from broadway_api.errors import ClaimLost, JobNotFound
 from broadway_api.store.mongo_bell import MongoBell
 from broadway_api.store.mongo_changes import Change, Guard
-from broadway_api.store.mongo_documents import UNFINISHED, changed_outcome, job_from_document
+from broadway_api.store.mongo_documents import UNFINISHED, job_from_document, outcome
 from broadway_api.store.mongo_engine import Collection
 from broadway_api.store.mongo_logs import MongoLogs, is_short, new_upload, within_job
 from broadway_api.store.mongo_read_ahead import ReadAhead
@@ -56,9 +56,10 @@ class Ending:
     def change(self) -> Change:
         """Ends the attempt, if it is still running. What its stages printed comes with it, or with its upload."""
         logs = None if self.report.is_uploaded else within_job(self.report.result.logs)
-        fields = {**changed_outcome(self.before, self.after), "upload": self.report.upload, "log": logs}
+        fields = {**outcome(self.after, before=self.before), "upload": self.report.upload, "log": logs}
         guard = Guard(self.before.run_id, JobState.RUNNING, self.before.attempt)
-        return Change(job_id=self.before.id, guard=guard, fields=fields)
+        size = len(fields.get("info") or "") + len(fields.get("results") or "")
+        return Change(job_id=self.before.id, guard=guard, fields=fields, size=size)
 
 
 class MongoResults:
@@ -193,10 +194,8 @@ class Accepting:
     async def answers(self) -> list[Answer]:
         """What each result led to, or why it was refused."""
         accepted = {ending.report.upload for ending in self._accepted}
-        refused = [report for report in self._reports if report.upload not in accepted]
-        _, over = await asyncio.gather(
-            self._results.tidy(self._accepted, refused), self._results.over(self._perhaps_over)
-        )
+        await self._results.tidy(self._accepted, [one for one in self._reports if one.upload not in accepted])
+        over = await self._results.over(self._perhaps_over)
         return [_with_phase(self._answers[number], over) for number in range(len(self._reports))]
 
     def _one_of_each_job(self) -> dict[int, Report]:
