@@ -45,9 +45,9 @@ class Incoming:
         for name, value in self._fields:
             field = name.decode("latin1")
             if field in headers:
-                headers.add(field, value.decode("latin1").strip(" \t"))
+                headers.add(field, value.decode("latin1").rstrip(" \t"))
             else:
-                headers[field] = value.decode("latin1").strip(" \t")  # much cheaper: the parser has looked at it
+                headers[field] = value.decode("latin1").rstrip(" \t")  # much cheaper: the parser has looked at it
         return headers
 
 
