@@ -13,6 +13,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from broadway_api.domain import Job, JobType, Worker
+from broadway_api.store.places import Lane
+from broadway_api.store.sqlite_places import frontiers
 from broadway_api.store.sqlite_queries import read_jobs, read_worker
 from broadway_api.store.sqlite_ranks import queued_requirements
 from broadway_api.store.sqlite_transaction import FileConnection
@@ -25,7 +27,7 @@ CAPACITY = 4_096
 
 
 class DispatchCache:
-    """Workers, the jobs that they hold, and what queued jobs require. Work uses it between `begin` and `end`.
+    """Workers, the jobs that they hold, what queued jobs require, frontiers. Work uses it between `begin` and `end`.
 
     Two things are not kept as they are in the file, since dispatch does not ask for them: when the leases of jobs end,
     and how many jobs a worker has processed.
@@ -38,6 +40,7 @@ class DispatchCache:
         self._held: dict[str, dict[str, Job]] = {}
         self._running: Counter[Phase] = Counter()  # of those jobs
         self._requirements: set[str] | None = None
+        self._frontiers: dict[Lane, float] | None = None
 
     def begin(self, db: FileConnection) -> None:
         """Forget everything that may not be so any more."""
@@ -49,6 +52,7 @@ class DispatchCache:
             self._held.clear()
             self._running.clear()
             self._requirements = None
+            self._frontiers = None
         self._stamp = None  # work that fails before its `end` leaves everything in doubt
 
     def end(self, db: FileConnection) -> None:
@@ -105,6 +109,12 @@ class DispatchCache:
         if self._requirements is None:
             self._requirements = set(queued_requirements(db))
         return self._requirements
+
+    def frontiers(self, db: sqlite3.Connection) -> dict[Lane, float]:
+        """How far each lane of the queue was handed out, at least. Whoever moves a frontier notes it here."""
+        if self._frontiers is None:
+            self._frontiers = frontiers(db)
+        return self._frontiers
 
     def keep_queued(self, job: Job) -> None:
         """Note that a job is in the queue again."""

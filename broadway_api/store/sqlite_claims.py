@@ -118,7 +118,7 @@ def _take(
             break
         else:
             alone = True
-    handed_out(db, taken)
+    handed_out(db, cache.frontiers(db), taken)
     jobs = [job for job, _ in taken]
     for job in jobs:
         cache.keep_running(job)

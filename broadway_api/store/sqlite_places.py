@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, MutableMapping, Sequence
 from functools import cache
 
 from broadway_api.domain import Job
-from broadway_api.store.places import Keys, Lane, Opening, Outlook, Place
+from broadway_api.store.places import EVERYTHING, Keys, Lane, Opening, Outlook, Place
+
+#: How far a frontier is moved: so many hand-outs cost one write more, and a position counts some more keys.
+AHEAD = 64
 
 
-def handed_out(db: sqlite3.Connection, jobs: Iterable[tuple[Job, float]]) -> None:
-    """Move the frontiers of the jobs' lanes to their ranks."""
+def frontiers(db: sqlite3.Connection) -> dict[Lane, float]:
+    """How far each lane was handed out, at least."""
+    rows = db.execute("SELECT requirement, priority, rank FROM frontiers")
+    return {(requirement, priority): rank for requirement, priority, rank in rows}
+
+
+def handed_out(db: sqlite3.Connection, known: MutableMapping[Lane, float], jobs: Iterable[tuple[Job, float]]) -> None:
+    """Move the frontiers of the jobs' lanes to their ranks or beyond. `known`: all of them, as they are."""
     furthest: dict[Lane, float] = {}
     for job, rank in jobs:
         lane = (job.requirement, job.priority)
-        furthest[lane] = max(rank, furthest.get(lane, rank))
-    db.executemany(
-        "INSERT INTO frontiers VALUES (?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET rank = excluded.rank WHERE excluded.rank > rank",
-        ((*lane, rank) for lane, rank in furthest.items()),
-    )
+        if rank > known.get(lane, -EVERYTHING):
+            furthest[lane] = max(rank, furthest.get(lane, rank))
+    for lane, rank in furthest.items():
+        (ahead,) = db.execute(
+            "SELECT max(rank) FROM (SELECT rank FROM jobs INDEXED BY jobs_by_urgency WHERE state = 'queued'"
+            " AND requirement = ? AND priority = ? AND rank > ? ORDER BY rank LIMIT ?)",
+            (*lane, rank, AHEAD),
+        ).fetchone()
+        known[lane] = rank if ahead is None else float(ahead)
+        db.execute("INSERT OR REPLACE INTO frontiers VALUES (?, ?, ?)", (*lane, known[lane]))
 
 
 def forget_openings(db: sqlite3.Connection, run_id: str) -> None:
@@ -31,13 +44,12 @@ def forget_openings(db: sqlite3.Connection, run_id: str) -> None:
 def jobs_before(db: sqlite3.Connection, places: Sequence[Place], counted: Collection[str]) -> list[int]:
     """How many queued jobs that require one of `counted` stand before each of some places."""
     openings = db.execute("SELECT requirement, priority, first, step, jobs FROM openings")
-    frontiers = db.execute("SELECT requirement, priority, rank FROM frontiers")
     outlook = Outlook(
         openings=[
             Opening(lane=(requirement, priority), first=first, step=step, jobs=jobs)
             for requirement, priority, first, step, jobs in openings
         ],
-        frontiers={(requirement, priority): rank for requirement, priority, rank in frontiers},
+        frontiers=frontiers(db),
     )
 
     @cache

@@ -18,7 +18,7 @@ from broadway_api import lifecycle
 from broadway_api.domain import Job, Reason, RunState
 from broadway_api.events import WakeUps
 from broadway_api.settling import Settler
-from broadway_api.store import mongo_places, open_store
+from broadway_api.store import mongo_places, open_store, sqlite_places
 from broadway_api.store.port import Store
 from tests.contract.backends import Backend, MongoBackend, SqliteBackend
 from tests.contract.scenarios import ATTEMPT_LIMIT, LEASE, NOW, claim_on, created, failure, success, worker
@@ -188,7 +188,8 @@ async def hold_against_the_queue(store: Store, backend: Backend) -> None:
 
 
 def test_positions_are_exact_after_whatever_happened(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mongo_places, "AHEAD", 2)  # or these small queues would be counted as a whole
+    for places in (mongo_places, sqlite_places):
+        monkeypatch.setattr(places, "AHEAD", 2)  # or these small queues would be counted as a whole
 
     async def check(steps: Sequence[Step]) -> None:
         backend.clear()

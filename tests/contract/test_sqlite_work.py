@@ -21,8 +21,8 @@ BEGIN = ["BEGIN IMMEDIATE", "PRAGMA data_version"]
 #: A result of a job that printed something.
 LOGGED = success([StageLog(stage=0, stdout="tested", stderr="")])
 
-#: How far the queue was handed out is noted.
-END_OF_CLAIM = ["INSERT INTO", "COMMIT"]
+#: How far the queue was handed out is noted, ahead of what follows.
+FRONTIER = ["SELECT max(rank)", "INSERT OR"]
 
 
 class Writer:
@@ -54,11 +54,24 @@ async def test_a_claim_takes_as_few_statements_however_long_the_queue(store: Sto
     await store.claim_jobs(worker_id, 1, NOW, LEASE)
 
     looked_up = ["SELECT *", "UPDATE workers", "SELECT id,", "WITH RECURSIVE"]
-    assert writer.executed() == [*BEGIN, *looked_up, "SELECT id,", "UPDATE jobs", *END_OF_CLAIM]
+    taken = ["SELECT id,", "UPDATE jobs"]
+    assert writer.executed() == [*BEGIN, *looked_up, *taken, "SELECT requirement,", *FRONTIER, "COMMIT"]
     await claimed(store, worker_id, 7)  # right after it: that the worker asked is known, and so is all about it
     turns = [2, 1, 3, 1]  # jobs of the urgent order, then one of the fair one
     taken = [statement for jobs in turns for statement in ("SELECT id,", *["UPDATE jobs"] * jobs)]
-    assert writer.executed() == [*BEGIN, *taken, *END_OF_CLAIM]
+    assert writer.executed() == [*BEGIN, *taken, "COMMIT"]
+
+
+async def test_a_frontier_is_moved_once_for_many_claims(store: Store) -> None:
+    await started(store, 200)
+    worker_id = await worker(store)
+    writer = Writer(store)
+    await writer.watch()
+
+    for _ in range(130):
+        await claimed(store, worker_id)
+
+    assert writer.executed().count(FRONTIER[0]) == 2  # none again until 65 were handed out
 
 
 async def test_a_result_takes_four_statements(store: Store) -> None:
@@ -96,7 +109,7 @@ async def test_results_that_bring_the_next_jobs_read_nothing_but_those(store: St
 
     written = [*["UPDATE jobs"] * 4, *["INSERT OR"] * 4, "UPDATE workers"]
     taken = [*["SELECT id,", *["UPDATE jobs"] * 3], *["SELECT id,", "UPDATE jobs"]]
-    assert writer.executed() == [*BEGIN, *written, *taken, *END_OF_CLAIM]
+    assert writer.executed() == [*BEGIN, *written, *taken, "COMMIT"]
 
 
 async def test_a_heartbeat_reads_nothing(store: Store) -> None:
