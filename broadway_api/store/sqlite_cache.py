@@ -35,7 +35,6 @@ class DispatchCache:
 
     def __init__(self) -> None:
         self._stamp: tuple[int, int, int] | None = None
-        self._version = 0
         self._workers: dict[str, Worker] = {}
         self._held: dict[str, dict[str, Job]] = {}
         self._running: Counter[Phase] = Counter()  # of those jobs
@@ -44,10 +43,7 @@ class DispatchCache:
 
     def begin(self, db: FileConnection) -> None:
         """Forget everything that may not be so any more."""
-        (self._version,) = db.execute(
-            "PRAGMA data_version"
-        ).fetchone()  # another number once another program has written
-        if self._stamp != self._stamp_of(db) or max(len(self._workers), len(self._held)) > CAPACITY:
+        if self._stamp != _stamp_of(db) or max(len(self._workers), len(self._held)) > CAPACITY:
             self._workers.clear()
             self._held.clear()
             self._running.clear()
@@ -57,10 +53,7 @@ class DispatchCache:
 
     def end(self, db: FileConnection) -> None:
         """Note that whatever was changed since `begin` was changed here as well."""
-        self._stamp = self._stamp_of(db)
-
-    def _stamp_of(self, db: FileConnection) -> tuple[int, int, int]:
-        return self._version, db.total_changes, db.undone
+        self._stamp = _stamp_of(db)
 
     def worker(self, db: sqlite3.Connection, worker_id: str) -> Worker:
         """Raises UnknownWorker."""
@@ -120,3 +113,7 @@ class DispatchCache:
         """Note that a job is in the queue again."""
         if self._requirements is not None:
             self._requirements.add(job.requirement)
+
+
+def _stamp_of(db: FileConnection) -> tuple[int, int, int]:
+    return db.version, db.total_changes, db.undone

@@ -15,18 +15,13 @@ from broadway_api.store import records
 from broadway_api.store.records import to_millis
 from broadway_api.store.sqlite_cache import DispatchCache
 from broadway_api.store.sqlite_places import handed_out
-from broadway_api.store.sqlite_schema import job_columns, job_from_row
+from broadway_api.store.sqlite_schema import QUEUED_COLUMNS, taken_job_from_row
 from broadway_api.store.turns import Turns
 
 _URGENT = ("jobs_by_urgency", "priority DESC, rank, id")
 _FAIR = ("jobs_by_fairness", "rank, id")
 
 _AGAIN = "SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(?)) ORDER BY rank, id LIMIT ?"
-
-#: The columns of a queued job as they are once it is taken: 1 is the worker, 2 the time, 5 when its lease ends.
-_TAKEN_COLUMNS = job_columns(
-    state="'running'", attempt="attempt + 1", worker_id="?1", lease_expires_at="?5", started_at="?2"
-)
 
 _TAKE = (
     "UPDATE jobs SET state = 'running', attempt = attempt + 1, worker_id = ?, lease_expires_at = ?, started_at = ?"
@@ -107,9 +102,8 @@ def _take(
         order = _FAIR if turns.is_fair(worker.labels) else _URGENT
         number = min(turns.in_a_row(worker.labels), wanted - len(taken))
         statement = first_in(order, several=len(served) > 1, for_others=alone)
-        first = [
-            (job_from_row(row), row["rank"]) for row in db.execute(statement, (worker.id, at, asked, number, until))
-        ]
+        rows = db.execute(statement, (worker.id, at, asked, number))
+        first = [(taken_job_from_row(row, worker.id, now, now + lease), float(row[-1])) for row in rows]
         if first:
             db.executemany(_TAKE, [(worker.id, until, at, job.id) for job, _ in first])
             turns.took(worker.labels, len(first))
@@ -130,18 +124,17 @@ def first_in(order: tuple[str, str], *, several: bool, for_others: bool) -> str:
     """The statement that finds the first jobs of the queue in an order, up to so many (parameter 4).
 
     It reads the first entries of an index that have what the worker meets (3). If it meets several requirements (a JSON
-    list), it finds one job: of each requirement the first entry is read. 1 is the worker, 2 the time, 5 when its lease
-    will end.
+    list), it finds one job: of each requirement the first entry is read. 1 is the worker, 2 the time.
     """
     index, by = order
     which = "" if for_others else f"AND NOT {_FOR_OTHERS}"
     if not several:
         return (
-            f"SELECT {_TAKEN_COLUMNS}, rank FROM jobs INDEXED BY {index} WHERE state = 'queued' AND requirement = ?3"
+            f"SELECT {QUEUED_COLUMNS}, rank FROM jobs INDEXED BY {index} WHERE state = 'queued' AND requirement = ?3"
             f" {which} ORDER BY {by} LIMIT ?4"
         )
     return (
-        f"SELECT {_TAKEN_COLUMNS}, rank FROM jobs WHERE id IN ("
+        f"SELECT {QUEUED_COLUMNS}, rank FROM jobs WHERE id IN ("
         f"SELECT (SELECT id FROM jobs INDEXED BY {index} WHERE state = 'queued' AND requirement = served.value {which}"
         f" ORDER BY {by} LIMIT 1) FROM json_each(?3) AS served"
         f") ORDER BY {by} LIMIT min(1, ?4)"

@@ -92,7 +92,7 @@ class SqliteConnection:
     def _do_here(self, connection: FileConnection, batch: Sequence[Work]) -> list[Outcome] | None:
         """The outcomes of brief work; None if it is to be done in the thread, which has time."""
         try:
-            connection.execute(self._begin)
+            connection.begin(self._begin)
         except sqlite3.Error:  # another program writes to the file, as a rule
             return None
         return attempt(connection, batch)

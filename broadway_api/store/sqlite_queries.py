@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 
-from broadway_api.domain import Job, LostJob, Run, Worker
+from broadway_api.domain import Job, JobState, LostJob, Run, Worker
 from broadway_api.errors import JobNotFound, RunNotFound, UnknownWorker
 from broadway_api.store import records
 from broadway_api.store.sqlite_engine import SqliteEngine
@@ -65,6 +65,12 @@ def marks(values: Collection[object]) -> str:
     return ", ".join("?" * len(values))
 
 
+#: What nearly all ends come to. To bind what is neither a number nor a plain text, an enum or None, costs as much as to
+#: run a statement.
+_SUCCEED = (
+    "UPDATE jobs SET state = 'succeeded', lease_expires_at = NULL, finished_at = ?, attempts = ?, info = ? WHERE id = ?"
+)
+
 _END = (
     "UPDATE jobs SET state = ?, reason = ?, attempt_limit = ?, worker_id = ?, lease_expires_at = NULL,"
     " started_at = ?, finished_at = ?, attempts = ?, info = ?, avoid_worker_id = ?, avoid_until = ?,"
@@ -73,19 +79,25 @@ _END = (
 
 
 def write_outcomes(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
-    """Write what the end of an attempt changes of each."""
-    db.executemany(
-        _END,
-        [
+    """Write what the end of an attempt changes of running jobs."""
+    successes: list[tuple[object, ...]] = []
+    ends: list[tuple[object, ...]] = []
+    for job in jobs:
+        finished_at = optional_millis(job.finished_at)
+        attempts, info = records.attempts_to_text(job.attempts), records.to_text(job.info)
+        if job.state is JobState.SUCCEEDED and job.results is None:
+            successes.append((finished_at, attempts, info, job.id))
+            continue
+        ends.append(
             (
                 job.state,
                 job.reason,
                 job.attempt_limit,
                 job.worker_id,
                 optional_millis(job.started_at),
-                optional_millis(job.finished_at),
-                records.attempts_to_text(job.attempts),
-                records.to_text(job.info),
+                finished_at,
+                attempts,
+                info,
                 job.avoid_worker_id,
                 optional_millis(job.avoid_until),
                 job.score,
@@ -95,9 +107,9 @@ def write_outcomes(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
                 job.said,
                 job.id,
             )
-            for job in jobs
-        ],
-    )
+        )
+    db.executemany(_SUCCEED, successes)
+    db.executemany(_END, ends)
 
 
 def take_back(db: sqlite3.Connection, changes: Sequence[tuple[Job, Job]]) -> list[LostJob]:

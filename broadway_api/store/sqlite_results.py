@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -60,17 +59,17 @@ def answers_to(
 
 
 def _write(db: sqlite3.Connection, cache: DispatchCache, taken: Iterable[tuple[Claim, Result, Job]]) -> None:
-    ended: Counter[str] = Counter()
+    ended: dict[str, int] = {}
     blameless: set[str] = set()
     logs = []
     for claim, result, job in taken:
-        ended[claim.worker_id] += job.state.ended
+        ended[claim.worker_id] = ended.get(claim.worker_id, 0) + job.state.ended
         if not (result.reason and result.reason.is_infrastructure):
             blameless.add(claim.worker_id)
         if job.state is JobState.QUEUED:
             cache.keep_queued(job)
         logs += [(job.id, job.attempt, log.stage, log.stdout, log.stderr) for log in result.logs]
-    write_outcomes(db, (job for _, _, job in taken))
+    write_outcomes(db, [job for _, _, job in taken])
     db.executemany("INSERT OR REPLACE INTO logs (job_id, attempt, stage, stdout, stderr) VALUES (?, ?, ?, ?, ?)", logs)
     for worker_id, number in ended.items():
         _credit(db, cache, worker_id, ended=number, blamed=worker_id not in blameless)
@@ -78,11 +77,8 @@ def _write(db: sqlite3.Connection, cache: DispatchCache, taken: Iterable[tuple[C
 
 def _credit(db: sqlite3.Connection, cache: DispatchCache, worker_id: str, *, ended: int, blamed: bool) -> None:
     """Count jobs for the worker that ended them; unless it is to blame for all, nothing speaks against it any more."""
-    db.execute(
-        "UPDATE workers SET jobs_processed = jobs_processed + ?1, strikes = iif(?2, strikes, 0),"
-        " quarantined_until = iif(?2, quarantined_until, NULL) WHERE id = ?3",
-        (ended, blamed, worker_id),
-    )
+    cleared = "" if blamed else ", strikes = 0, quarantined_until = NULL"
+    db.execute(f"UPDATE workers SET jobs_processed = jobs_processed + ?{cleared} WHERE id = ?", (ended, worker_id))
     if not blamed:
         cache.keep_blameless(worker_id)
 

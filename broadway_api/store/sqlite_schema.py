@@ -209,23 +209,15 @@ VERSIONS = (
     *(_VERSION_10, _VERSION_11),
 )
 
-_JOB_COLUMNS = (
-    *("id", "run_id", "type", "seq", "student", "state", "priority", "requirement", "reason", "attempt"),
-    *("attempt_limit", "worker_id", "lease_expires_at", "avoid_worker_id", "avoid_until", "queued_at", "started_at"),
-    *("finished_at", "score", "max_score", "attempts", "info", "results", "cause", "said"),
+_SHORT_COLUMNS = (
+    "id, run_id, type, seq, student, state, priority, requirement, reason, attempt, attempt_limit, worker_id,"
+    " lease_expires_at, avoid_worker_id, avoid_until, queued_at, started_at, finished_at, score, max_score"
 )
 
-
-def job_columns(**instead: str) -> str:
-    """The columns that `job_from_row` reads, some of them replaced by an expression."""
-    return ", ".join(f"{instead[name]} AS {name}" if name in instead else name for name in _JOB_COLUMNS)
-
-
-JOB_COLUMNS = job_columns()
-
-#: With nothing in place of what may be long.
-VIEWED_COLUMNS = job_columns(attempts="'[]'", info="'[]'", results="NULL")
-LISTED_COLUMNS = job_columns(attempts="'[]'", info="'[]'", results="NULL", cause="''", said="''")
+#: The job columns that `job_from_row` reads, and those with nothing in place of what may be long.
+JOB_COLUMNS = f"{_SHORT_COLUMNS}, attempts, info, results, cause, said"
+VIEWED_COLUMNS = f"{_SHORT_COLUMNS}, '[]' AS attempts, '[]' AS info, NULL AS results, cause, said"
+LISTED_COLUMNS = f"{_SHORT_COLUMNS}, '[]' AS attempts, '[]' AS info, NULL AS results, '' AS cause, '' AS said"
 
 
 def run_from_row(row: sqlite3.Row) -> Run:
@@ -242,18 +234,25 @@ def run_from_row(row: sqlite3.Row) -> Run:
     )
 
 
+_JOB_TYPES = {job_type.value: job_type for job_type in JobType}
+_JOB_STATES = {state.value: state for state in JobState}
+
+
 def job_from_row(row: Sequence[Any]) -> Job:
-    """A row of `jobs` that begins with JOB_COLUMNS: by place, as finding a column by its name costs as much."""
+    """A row of `jobs` that begins with JOB_COLUMNS: by place, as finding a column by its name costs as much.
+
+    So does asking an enum for its member, which is looked up instead.
+    """
     (id_, run_id, job_type, seq, student, state, priority, requirement, reason, attempt, attempt_limit) = row[:11]
     (worker_id, lease_expires_at, avoid_worker_id, avoid_until, queued_at, started_at, finished_at) = row[11:18]
     (score, max_score, attempts, info, results, cause, said) = row[18:25]
     return Job(
         id=id_,
         run_id=run_id,
-        type=JobType(job_type),
+        type=_JOB_TYPES[job_type],
         seq=seq,
         student=None if student is None else records.from_text(student),
-        state=JobState(state),
+        state=_JOB_STATES[state],
         priority=priority,
         requirement=requirement,
         reason=None if reason is None else Reason(reason),
@@ -273,6 +272,39 @@ def job_from_row(row: Sequence[Any]) -> Job:
         results=None if results is None else records.from_text(results),
         cause=cause,
         said=said,
+    )
+
+
+#: The columns that `taken_job_from_row` reads; all others are null or empty while a job is queued.
+QUEUED_COLUMNS = (
+    "id, run_id, type, seq, student, priority, requirement, attempt, attempt_limit, avoid_worker_id, avoid_until,"
+    " queued_at, attempts, info"
+)
+
+
+def taken_job_from_row(row: Sequence[Any], worker_id: str, now: datetime, lease_expires_at: datetime) -> Job:
+    """A row of a queued job that begins with QUEUED_COLUMNS, as the job is once a worker has taken it."""
+    (id_, run_id, job_type, seq, student, priority, requirement, attempt, attempt_limit) = row[:9]
+    (avoid_worker_id, avoid_until, queued_at, attempts, info) = row[9:14]
+    return Job(
+        id=id_,
+        run_id=run_id,
+        type=_JOB_TYPES[job_type],
+        seq=seq,
+        student=None if student is None else records.from_text(student),
+        state=JobState.RUNNING,
+        priority=priority,
+        requirement=requirement,
+        attempt=attempt + 1,
+        attempt_limit=attempt_limit,
+        worker_id=worker_id,
+        lease_expires_at=lease_expires_at,
+        avoid_worker_id=avoid_worker_id,
+        avoid_until=_time(avoid_until),
+        queued_at=_time(queued_at),
+        started_at=now,
+        attempts=records.attempts_from_text(attempts),
+        info=tuple(records.from_text(info)),
     )
 
 

@@ -12,9 +12,15 @@ from broadway_api.errors import BroadwayError, StoreUnavailable
 
 
 class FileConnection(sqlite3.Connection):
-    """A connection that counts how often work was undone, for whoever remembers what that had written."""
+    """A connection that tells whoever remembers what he wrote or read whether that may still be so."""
 
-    undone = 0
+    undone = 0  # how often work was
+    version = 0  # of the file when the last transaction began: another number once another program has written to it
+
+    def begin(self, statement: str) -> None:
+        """Begin a transaction by this statement."""
+        self.execute(statement)
+        (self.version,) = self.execute("PRAGMA data_version").fetchone()
 
     def undo(self, statement: str = "ROLLBACK") -> None:
         """Undo by this statement, unless SQLite has done so itself."""
@@ -32,10 +38,10 @@ Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 def perform(connection: FileConnection, begin: str, batch: Sequence[Work]) -> list[Outcome]:
     """Begin a transaction, do all work, commit. Raises sqlite3.Error if it cannot even begin."""
-    connection.execute(begin)
+    connection.begin(begin)
     outcomes = attempt(connection, batch)
     if outcomes is None:
-        connection.execute(begin)
+        connection.begin(begin)
         outcomes = _attempt(connection, batch, savepoints=True)
     return commit(connection, batch, outcomes)
 

@@ -113,7 +113,7 @@ async def test_a_claim_finds_its_jobs_by_one_statement_that_reads_the_heads_of_i
     await started(store, 3)
     with closing(sqlite3.connect(backend.path)) as connection:
         statement = "EXPLAIN QUERY PLAN " + sqlite_claims.first_in(order, several=several, for_others=False)
-        plan = [row[3] for row in connection.execute(statement, ("", 0, '["", "gpu"]' if several else "gpu", 4, 0))]
+        plan = [row[3] for row in connection.execute(statement, ("", 0, '["", "gpu"]' if several else "gpu", 4))]
     assert any(step.startswith(f"SEARCH jobs USING INDEX {order[0]} (requirement=?") for step in plan), plan
     if not several:
         assert len(plan) == 1  # nothing is sorted
