@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-from tornado.web import Application
-
 from broadway_api.failures import Failures
 from broadway_api.handlers import (
     courses,
@@ -30,6 +28,7 @@ from broadway_api.loop_monitor import LoopMonitor
 from broadway_api.openapi.document import document
 from broadway_api.openapi.model import Context
 from broadway_api.service import Service
+from broadway_api.site import Site
 
 
 def make_app(
@@ -39,7 +38,7 @@ def make_app(
     requests: OpenRequests | None = None,
     sockets: OpenSockets | None = None,
     limits: HttpLimits | None = None,
-) -> Application:
+) -> Site:
     """All routes over a service. Raises ValueError for a proxy that is no address."""
     limits = limits or HttpLimits()
     proxies = Proxies(limits.trusted_proxies)
@@ -53,7 +52,7 @@ def make_app(
     )
     routes = [
         *course_protocol_graders.routes,  # those whose paths are not theirs alone come before ours
-        *workers.routes,  # tried one after another, so the busiest come first
+        *workers.routes,
         *courses.routes,
         *output.routes,
         *views.routes,
@@ -67,7 +66,7 @@ def make_app(
         *dashboard.routes,
     ]
     description = document(Context(policy=service.policy, queue_empty_code=limits.queue_empty_code))
-    return Application(
+    return Site(
         [(path, handler, {"shared": shared}) for path, handler in routes],
         default_handler_class=UnknownPathHandler,
         default_handler_args={"shared": shared},

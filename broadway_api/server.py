@@ -15,6 +15,7 @@ from broadway_api.app import make_app
 from broadway_api.clock import StoreClock
 from broadway_api.cluster_tokens import ClusterTokens
 from broadway_api.events import listen_for_jobs, watch_queue
+from broadway_api.handlers.headers import EVERYWHERE
 from broadway_api.handlers.shared import HttpLimits, OpenRequests, OpenSockets
 from broadway_api.http1.server import Server
 from broadway_api.loop_monitor import LoopMonitor
@@ -93,7 +94,7 @@ async def serve(
     sweeper = Sweeper(store, service.settler, service.wake_ups, policy, clock)
     connected = OpenSockets()
     app = make_app(service, monitor=monitor, requests=requests, sockets=connected, limits=limits)
-    server = Server(app, idle_seconds=IDLE_SECONDS)
+    server = Server(app, idle_seconds=IDLE_SECONDS, headers=EVERYWHERE)
     sockets = bind_sockets(port, bind)
     await server.listen(sockets, tls)
     failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -30,8 +30,8 @@ from broadway_api.errors import (
     TooManyFollowers,
     UnknownWorker,
 )
-from broadway_api.handlers import headers
 from broadway_api.handlers.gate import COOKIE, NotOurPage, TooManyFailures
+from broadway_api.handlers.headers import Answering
 from broadway_api.handlers.shared import Shared
 from broadway_api.tenants import Principal, Role
 from broadway_api.validation import Validator
@@ -78,7 +78,7 @@ CHANGERS = frozenset({Role.ADMIN})
 
 
 @stream_request_body
-class ApiHandler(RequestHandler):
+class ApiHandler(Answering):
     """A handler of one path. Bodies are taken as they come, so that nothing is read of one that is refused."""
 
     #: Whether no token is asked for.
@@ -120,11 +120,6 @@ class ApiHandler(RequestHandler):
         self._reads_body = False
 
     # --- before the body ----------------------------------------------------------------------------------------
-
-    def set_default_headers(self) -> None:
-        secure = self.settings["proxies"].is_secure(self.request)  # Tornado asks before `initialize`
-        for name, value in headers.of_answers(secure=secure).items():
-            self._headers[name] = value
 
     def compute_etag(self) -> None:
         """None: answers are small, often change, and hashing them costs more than sending them."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tornado.httputil import HTTPHeaders
+from tornado.web import RequestHandler
+
 #: For what is not HTML: should a browser take it for a page all the same, nothing in it runs or loads.
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
@@ -13,22 +16,37 @@ PAGE_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-_ALWAYS = {
-    "Server": "Broadway",
+#: What the server adds to whatever it sends, beside the date.
+EVERYWHERE = {"Server": "Broadway", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+
+_USUALLY = {
     "Content-Type": "application/json; charset=utf-8",
     "Cache-Control": "no-store",
     "Content-Security-Policy": DATA_POLICY,
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 
 #: A year, in seconds.
 _OVER_HTTPS = {"Strict-Transport-Security": "max-age=31536000"}
 
 
-def of_answers(*, secure: bool) -> Mapping[str, str]:
-    """The headers that an answer has unless its handler says otherwise; `secure`: the client speaks HTTPS."""
-    return _ALWAYS | _OVER_HTTPS if secure else _ALWAYS
+class Answering(RequestHandler):
+    """A handler whose answers begin with these headers."""
+
+    def clear(self) -> None:
+        """Begin the answer anew: as Tornado does, without the headers of its own, which ours would only replace."""
+        self._headers = HTTPHeaders()
+        self._write_buffer = []
+        self._status_code = 200
+        self._reason = "OK"
+        self.set_default_headers()
+
+    def set_default_headers(self) -> None:
+        """The headers that an answer has unless its handler says otherwise."""
+        for name, value in _USUALLY.items():
+            self._headers[name] = value
+        if self.settings["proxies"].is_secure(self.request):
+            for name, value in _OVER_HTTPS.items():
+                self._headers[name] = value
 
 
 def of_pages() -> Mapping[str, str]:

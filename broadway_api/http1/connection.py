@@ -30,6 +30,9 @@ class Keeper(Protocol):
 
     application: HTTPServerConnectionDelegate
 
+    def common_head(self) -> str:
+        """The lines that all answers have in common."""
+
     def opened(self, connection: Connection) -> None:
         """There is one more."""
 
@@ -155,7 +158,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, fault: Malformed) -> None:
         self._exchange = None
         self._fault = fault
-        self._transport.write(fault.answer())
+        self._transport.write(fault.answer(self.common_head()))
         self._linger()
 
     # --- answers ------------------------------------------------------------------------------------------------
@@ -173,6 +176,10 @@ class Connection(asyncio.Protocol):
         else:
             self._waiting_for_room.append(future)
         return future
+
+    def common_head(self) -> str:
+        """The lines that all answers have in common."""
+        return self._keeper.common_head()
 
     def _make_room(self) -> None:
         waiting, self._waiting_for_room = self._waiting_for_room, None

@@ -41,6 +41,9 @@ class Line(Protocol):
     def write(self, data: bytes) -> asyncio.Future[None]:
         """Send bytes. The future is done when there is room for more; StreamClosedError if nobody is there."""
 
+    def common_head(self) -> str:
+        """The lines that all answers have in common."""
+
     def go_on(self) -> None:
         """Do what can be done with what has come."""
 
@@ -156,7 +159,8 @@ class Exchange(HTTPConnection):
         head = "\r\n".join(lines)
         if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
             raise ValueError("there is a line break in a header")
-        return self._connection.write(b"%s\r\n\r\n%s" % (head.encode("latin1"), self._framed(chunk or b"")))
+        head = f"{head}\r\n{self._connection.common_head()}\r\n\r\n"
+        return self._connection.write(head.encode("latin1") + self._framed(chunk or b""))
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
         """Send more of the body. The future is done when a slow client has read enough for more."""

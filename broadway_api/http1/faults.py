@@ -15,12 +15,12 @@ class Malformed(Exception):
         self.message = message
         self.status = status
 
-    def answer(self) -> bytes:
+    def answer(self, common_head: str) -> bytes:
         """A whole answer, in the envelope of all others; the connection ends with it."""
         body = json_text.encode({"status": "fail", "data": {"message": self.message}})
         head = (
             f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
-            "Server: Broadway\r\n"
+            f"{common_head}\r\n"
             "Content-Type: application/json; charset=utf-8\r\n"
             f"Content-Length: {len(body)}\r\n"
             "Connection: close\r\n\r\n"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
-from tornado.httputil import HTTPServerConnectionDelegate
+from tornado.httputil import HTTPServerConnectionDelegate, format_timestamp
 
 from broadway_api.http1.connection import Connection
 from broadway_api.open_files import OpenFiles
@@ -30,8 +31,18 @@ class Server:
     nothing.
     """
 
-    def __init__(self, application: HTTPServerConnectionDelegate, *, idle_seconds: float) -> None:
+    def __init__(
+        self,
+        application: HTTPServerConnectionDelegate,
+        *,
+        idle_seconds: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """An application, and the headers of whatever is sent."""
         self.application = application
+        self._headers = [f"{name}: {value}" for name, value in (headers or {}).items()]
+        self._common_head = ""
+        self._common_head_of = 0
         self._idle_seconds = idle_seconds
         self._loop = asyncio.get_running_loop()
         self._open_files = OpenFiles()
@@ -70,6 +81,14 @@ class Server:
         """End those that are left."""
         for connection in list(self._open):
             connection.hang_up()
+
+    def common_head(self) -> str:
+        """The lines that all answers of this second have in common: the date, and what was asked for."""
+        now = int(time.time())
+        if now != self._common_head_of:
+            self._common_head_of = now
+            self._common_head = "\r\n".join([f"Date: {format_timestamp(now)}", *self._headers])
+        return self._common_head
 
     # --- what connections say -----------------------------------------------------------------------------------
 

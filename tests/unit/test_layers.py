@@ -187,7 +187,9 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.policy", "broadway_api.schemas", "broadway_api.results"),
         *("broadway_api.tenants", "broadway_api.course_protocol*", "broadway_api.openapi*"),
     ),
+    "broadway_api.site": (),
     "broadway_api.app": (
+        "broadway_api.site",
         *("broadway_api.failures", "broadway_api.loop_monitor", "broadway_api.service", "broadway_api.handlers*"),
         "broadway_api.openapi*",
     ),
@@ -195,6 +197,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.policy", "broadway_api.events", "broadway_api.loop_monitor", "broadway_api.store.port"),
         *("broadway_api.clock", "broadway_api.supervision", "broadway_api.secret_box"),
         *("broadway_api.service", "broadway_api.sweeper", "broadway_api.handlers.shared", "broadway_api.app"),
+        *("broadway_api.handlers.headers",),
         *("broadway_api.tenants", "broadway_api.cluster_tokens"),
         *("broadway_api.metrics", "broadway_api.measured_store"),
         *("broadway_api.outbox", "broadway_api.webhook", "broadway_api.http1.server"),
@@ -238,7 +241,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 #: Foreign packages → the only modules that may import them: a driver's errors and types end in its adapter.
 DRIVERS: Mapping[str, tuple[str, ...]] = {
     "tornado": (
-        *("api", "broadway_api.app", "broadway_api.server", "broadway_api.handlers*", "broadway_api.http1*"),
+        *("api", "broadway_api.site", "broadway_api.server", "broadway_api.handlers*", "broadway_api.http1*"),
         "broadway_api.webhook",
     ),
     "httptools": ("broadway_api.http1.reading",),

@@ -17,8 +17,8 @@ from broadway_api.course_protocol import jobs
 from broadway_api.course_protocol.shapes import JOB_RESULT, MESSAGE, WORKER
 from broadway_api.domain import Claim, Reason, Result, Worker
 from broadway_api.errors import ClaimLost, JobNotFound, Rejected, StoreUnavailable, UnknownWorker, WorkerNameTaken
-from broadway_api.handlers import headers
 from broadway_api.handlers.course_protocol.base import GRADERS, NAME, Unauthorized, admitted
+from broadway_api.handlers.headers import Answering
 from broadway_api.handlers.shared import Shared
 from broadway_api.handouts import Handout
 from broadway_api.tenants import Principal
@@ -46,7 +46,7 @@ _register = Validator(WORKER)
 _result = Validator(JOB_RESULT)
 
 
-class WorkerSocket(WebSocketHandler):
+class WorkerSocket(Answering, WebSocketHandler):
     """One worker, for as long as its connection lasts."""
 
     _admitted: Principal | None = None
@@ -71,11 +71,6 @@ class WorkerSocket(WebSocketHandler):
         return self._admitted
 
     # --- before the connection ----------------------------------------------------------------------------------
-
-    def set_default_headers(self) -> None:
-        secure = self.settings["proxies"].is_secure(self.request)
-        for name, value in headers.of_answers(secure=secure).items():
-            self.set_header(name, value)
 
     async def get(self, *args: str, **kwargs: str) -> None:
         if self.request.headers.get("Upgrade", "").lower() == "websocket":
