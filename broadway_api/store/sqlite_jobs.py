@@ -21,12 +21,17 @@ class SqliteJobs(SqlitePart):
     """Jobs: taken back, read."""
 
     async def expire_leases(self, now: datetime, lease: timedelta) -> list[LostJob]:
+        outside = "INDEXED BY jobs_held WHERE state = 'running' AND NOT lease_expires_at BETWEEN ? AND ?"
+        until = now + lease
+
         def work(db: sqlite3.Connection) -> list[LostJob]:
-            db.execute(
-                "UPDATE jobs SET lease_expires_at = ?1 WHERE state = 'running' AND lease_expires_at > ?1",
-                (to_millis(now + lease),),
-            )
-            expired = read_jobs(db, "WHERE state = 'running' AND lease_expires_at <= ?", (to_millis(now),))
+            expired, cut = [], []
+            for job in read_jobs(db, outside, (to_millis(now) + 1, to_millis(until))):
+                if job.lease_expires_at is not None and job.lease_expires_at > until:
+                    cut.append((to_millis(until), job.id))
+                else:
+                    expired.append(job)
+            db.executemany("UPDATE jobs SET lease_expires_at = ? WHERE id = ?", cut)
             return take_back(db, [(job, lifecycle.after_lost_lease(job, now)) for job in expired])
 
         return await self._write(work)

@@ -202,11 +202,16 @@ _VERSION_11 = """
 ALTER TABLE jobs ADD COLUMN said TEXT NOT NULL DEFAULT '';
 """
 
+# Leases are renewed all the time, and looked at once in a while: that reads all running jobs, of which there are few.
+_VERSION_12 = """
+DROP INDEX jobs_by_lease;
+"""
+
 #: Each makes a version of the schema out of the one before, the first out of an empty file; what was released is never
 #: changed. One statement ends with a semicolon and a line feed.
 VERSIONS = (
     *(_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8, _VERSION_9),
-    *(_VERSION_10, _VERSION_11),
+    *(_VERSION_10, _VERSION_11, _VERSION_12),
 )
 
 _SHORT_COLUMNS = (

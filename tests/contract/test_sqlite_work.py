@@ -37,6 +37,10 @@ class Writer:
         await self._engine.write(lambda db: db.set_trace_callback(self.statements.append))
         self.statements.clear()
 
+    async def plan(self, statement: str) -> list[str]:
+        """How it executes a statement."""
+        return await self._engine.read(lambda db: [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}")])
+
     def executed(self) -> list[str]:
         """The first words of what was executed since the last call."""
         words = [" ".join(statement.split()[:2]) for statement in self.statements if not statement.startswith("--")]
@@ -110,6 +114,18 @@ async def test_results_that_bring_the_next_jobs_read_nothing_but_those(store: St
     written = [*["UPDATE jobs"] * 4, *["INSERT OR"] * 4, "UPDATE workers"]
     taken = [*["SELECT id,", *["UPDATE jobs"] * 3], *["SELECT id,", "UPDATE jobs"]]
     assert writer.executed() == [*BEGIN, *written, *taken, "COMMIT"]
+
+
+async def test_a_look_at_leases_reads_the_running_jobs_alone(store: Store) -> None:
+    await started(store, 2)
+    await claimed(store, await worker(store))
+    writer = Writer(store)
+    await writer.watch()
+
+    await store.expire_leases(NOW, LEASE)
+
+    (look,) = (statement for statement in writer.statements if "SELECT" in statement)
+    assert await writer.plan(look) == ["SCAN jobs USING INDEX jobs_held"]  # which has none but those
 
 
 async def test_a_heartbeat_reads_nothing(store: Store) -> None:
