@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from broadway_api import json_text, runconfig
 from broadway_api.domain import JobType, Run, RunConfig
 from broadway_api.job_plans import JobPlan
 from broadway_api.store.port import Store
 
-#: Runs that are kept at hand, each with its course and its config.
-CAPACITY = 64
+#: Runs that are kept at hand, and bytes of their configs, as JSON: hundreds of runs take turns on the night of a
+#: deadline, and to ask the store for each job's run costs as much again as the job.
+MOST_RUNS = 1_024
+MOST_BYTES = 32 * 1024 * 1024
 
 
 class KnownRuns:
@@ -18,6 +21,7 @@ class KnownRuns:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: OrderedDict[str, _KnownRun] = OrderedDict()
+        self._bytes = 0
 
     async def config(self, run_id: str) -> RunConfig:
         """Raises RunNotFound."""
@@ -34,9 +38,17 @@ class KnownRuns:
     async def _of(self, run_id: str) -> _KnownRun:
         known = self._known.get(run_id)
         if known is None:
-            known = self._known[run_id] = _KnownRun(await self._store.run(run_id))
-            if len(self._known) > CAPACITY:
-                self._known.popitem(last=False)
+            return self._keep(await self._store.run(run_id))
+        self._known.move_to_end(run_id)
+        return known
+
+    def _keep(self, run: Run) -> _KnownRun:
+        if run.id in self._known:  # somebody else asked for it at the same time
+            return self._known[run.id]
+        known = self._known[run.id] = _KnownRun(run)
+        self._bytes += known.size
+        while len(self._known) > MOST_RUNS or (self._bytes > MOST_BYTES and len(self._known) > 1):
+            self._bytes -= self._known.popitem(last=False)[1].size
         return known
 
 
@@ -44,6 +56,7 @@ class _KnownRun:
     def __init__(self, run: Run) -> None:
         self.course = run.course
         self.config = run.config
+        self.size = len(json_text.encode(runconfig.to_json(run.config)))
         self._plans: dict[JobType, JobPlan] = {}
 
     def plan(self, job_type: JobType) -> JobPlan:

@@ -155,7 +155,10 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.policy", "broadway_api.lifecycle", "broadway_api.capabilities"),
         "broadway_api.store.port",
     ),
-    "broadway_api.known_runs": ("broadway_api.domain", "broadway_api.job_plans", "broadway_api.store.port"),
+    "broadway_api.known_runs": (
+        *("broadway_api.domain", "broadway_api.job_plans", "broadway_api.json_text", "broadway_api.runconfig"),
+        "broadway_api.store.port",
+    ),
     "broadway_api.settling": (
         *(
             "broadway_api.errors",
