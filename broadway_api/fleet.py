@@ -22,8 +22,9 @@ from broadway_api.vault import Vault
 
 logger = logging.getLogger(__name__)
 
-#: Workers of which is kept at hand what never changes of them.
-KNOWN_WORKERS = 4_096
+#: Workers of which is kept at hand what never changes of them: as many as connect to one process, since one more than
+#: are kept makes every heartbeat ask the store who its worker is.
+KNOWN_WORKERS = 20_000
 
 
 class Fleet:
