@@ -12,7 +12,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from datetime import datetime
 
-from broadway_api.domain import Job, JobType, Worker
+from broadway_api.domain import Job, JobState, JobType, Worker
 from broadway_api.store.places import Lane
 from broadway_api.store.sqlite_places import frontiers
 from broadway_api.store.sqlite_queries import read_jobs, read_worker
@@ -88,10 +88,12 @@ class DispatchCache:
             self._running[job.run_id, job.type] += 1
         held[job.id] = job
 
-    def remove_running(self, job: Job) -> None:
-        """Note that nobody holds the job any more."""
+    def keep_end(self, job: Job, after: Job) -> None:
+        """Note that nobody holds the job any more, and that it is in the queue again, if it is."""
         del self._held[job.worker_id or ""][job.id]
         self._running[job.run_id, job.type] -= 1
+        if after.state is JobState.QUEUED and self._requirements is not None:
+            self._requirements.add(job.requirement)
 
     def is_running(self, phase: Phase) -> bool:
         """Whether a job of a phase is known to run. Others may."""
@@ -108,11 +110,6 @@ class DispatchCache:
         if self._frontiers is None:
             self._frontiers = frontiers(db)
         return self._frontiers
-
-    def keep_queued(self, job: Job) -> None:
-        """Note that a job is in the queue again."""
-        if self._requirements is not None:
-            self._requirements.add(job.requirement)
 
 
 def _stamp_of(db: FileConnection) -> tuple[int, int, int]:

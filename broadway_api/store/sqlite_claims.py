@@ -99,9 +99,8 @@ def _take(
     taken: list[tuple[Job, float]] = []
     alone = False
     while served and len(taken) < wanted:
-        order = _FAIR if turns.is_fair(worker.labels) else _URGENT
-        number = min(turns.in_a_row(worker.labels), wanted - len(taken))
-        statement = first_in(order, several=len(served) > 1, for_others=alone)
+        is_fair, number = turns.next(worker.labels, wanted - len(taken))
+        statement = first_in(_FAIR if is_fair else _URGENT, several=len(served) > 1, for_others=alone)
         rows = db.execute(statement, (worker.id, at, asked, number))
         first = [(taken_job_from_row(row, worker.id, now, now + lease), float(row[-1])) for row in rows]
         if first:

@@ -97,5 +97,8 @@ class SqliteDispatch(SqlitePart):
 
 
 def _are_brief(results: Sequence[tuple[Claim, Result]]) -> bool:
-    logs = (log for _, result in results for log in result.logs)
-    return len(results) <= BRIEFLY and sum(len(log.stdout) + len(log.stderr) for log in logs) <= _BRIEF_LOGS
+    characters = 0
+    for _, result in results:
+        for log in result.logs:
+            characters += len(log.stdout) + len(log.stderr)
+    return len(results) <= BRIEFLY and characters <= _BRIEF_LOGS

@@ -108,8 +108,9 @@ def write_outcomes(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
                 job.id,
             )
         )
-    db.executemany(_SUCCEED, successes)
-    db.executemany(_END, ends)
+    for statement, values in ((_SUCCEED, successes), (_END, ends)):
+        if values:
+            db.executemany(statement, values)
 
 
 def take_back(db: sqlite3.Connection, changes: Sequence[tuple[Job, Job]]) -> list[LostJob]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from broadway_api import lifecycle
-from broadway_api.domain import Claim, FinishedJob, Job, JobState, Result
+from broadway_api.domain import Claim, FinishedJob, Job, Result
 from broadway_api.errors import ClaimLost, JobNotFound
 from broadway_api.store.sqlite_cache import DispatchCache
 from broadway_api.store.sqlite_queries import UNFINISHED, any_job, read_job, write_outcomes
@@ -27,16 +27,29 @@ def take_each(
     db: sqlite3.Connection, cache: DispatchCache, results: Sequence[tuple[Claim, Result]], now: datetime
 ) -> list[Ended | Refusal]:
     """Take several results, see `Store.finish_jobs`."""
-    taken: dict[int, tuple[Claim, Result, Job]] = {}
-    for number, (claim, result) in enumerate(results):
+    taken: list[Job | None] = []
+    logs: list[tuple[str, int, int, str, str]] = []
+    ended: dict[str, int] = {}
+    blameless: set[str] = set()
+    for claim, result in results:
         job = cache.held(db, claim.worker_id).get(claim.job_id)
-        if job is not None and claim.attempt in (None, job.attempt):
-            cache.remove_running(job)
-            taken[number] = (claim, result, lifecycle.after_result(job, result, now))
-    _write(db, cache, taken.values())
+        if job is None or claim.attempt not in (None, job.attempt):
+            taken.append(None)
+            continue
+        after = lifecycle.after_result(job, result, now)
+        cache.keep_end(job, after)
+        taken.append(after)
+        logs += [(job.id, job.attempt, log.stage, log.stdout, log.stderr) for log in result.logs]
+        ended[claim.worker_id] = ended.get(claim.worker_id, 0) + after.state.ended
+        if result.reason is None or not result.reason.is_infrastructure:
+            blameless.add(claim.worker_id)
+    write_outcomes(db, filter(None, taken))
+    db.executemany("INSERT OR REPLACE INTO logs (job_id, attempt, stage, stdout, stderr) VALUES (?, ?, ?, ?, ?)", logs)
+    for worker_id, number in ended.items():
+        _credit(db, cache, worker_id, ended=number, blamed=worker_id not in blameless)
     return [
-        Ended(taken[number][2], repeated=False) if number in taken else _repeated_or_refused(db, claim)
-        for number, (claim, _) in enumerate(results)
+        _repeated_or_refused(db, claim) if job is None else Ended(job, repeated=False)
+        for (claim, _), job in zip(results, taken, strict=True)
     ]
 
 
@@ -56,23 +69,6 @@ def answers_to(
         else end
         for end in ends
     ]
-
-
-def _write(db: sqlite3.Connection, cache: DispatchCache, taken: Iterable[tuple[Claim, Result, Job]]) -> None:
-    ended: dict[str, int] = {}
-    blameless: set[str] = set()
-    logs = []
-    for claim, result, job in taken:
-        ended[claim.worker_id] = ended.get(claim.worker_id, 0) + job.state.ended
-        if not (result.reason and result.reason.is_infrastructure):
-            blameless.add(claim.worker_id)
-        if job.state is JobState.QUEUED:
-            cache.keep_queued(job)
-        logs += [(job.id, job.attempt, log.stage, log.stdout, log.stderr) for log in result.logs]
-    write_outcomes(db, [job for _, _, job in taken])
-    db.executemany("INSERT OR REPLACE INTO logs (job_id, attempt, stage, stdout, stderr) VALUES (?, ?, ?, ?, ?)", logs)
-    for worker_id, number in ended.items():
-        _credit(db, cache, worker_id, ended=number, blamed=worker_id not in blameless)
 
 
 def _credit(db: sqlite3.Connection, cache: DispatchCache, worker_id: str, *, ended: int, blamed: bool) -> None:

@@ -40,10 +40,10 @@ class Turns:
         """Whether the next job for such a worker is the first of the fair order."""
         return self._taken[frozenset(labels.items())] % FAIR_EVERY == FAIR_EVERY - 1
 
-    def in_a_row(self, labels: Mapping[str, str]) -> int:
-        """How many turns for such a worker, from the next one on, are of the same order."""
-        turn = self._taken[frozenset(labels.items())] % FAIR_EVERY
-        return 1 if turn == FAIR_EVERY - 1 else FAIR_EVERY - 1 - turn
+    def next(self, labels: Mapping[str, str], most: int) -> tuple[bool, int]:
+        """What `is_fair` says of the next turn for such a worker, and of how many from that one on, up to `most`."""
+        left = FAIR_EVERY - 1 - self._taken[frozenset(labels.items())] % FAIR_EVERY
+        return (False, min(left, most)) if left else (True, 1)
 
     def ahead(self) -> Turns:
         """The same turns, to be planned with: what is taken of them is not taken of these."""
