@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
-from typing import Any, ClassVar, NoReturn, TypeVar
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar, NoReturn
 
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 
-from broadway_api import auth, ids, json_body, json_text
+from broadway_api import auth, ids, json_text
 from broadway_api.errors import (
     ClaimLost,
     Fault,
@@ -30,28 +29,15 @@ from broadway_api.errors import (
     TooManyFollowers,
     UnknownWorker,
 )
+from broadway_api.handlers.bodies import BodyTaking
 from broadway_api.handlers.gate import COOKIE, NotOurPage, TooManyFailures
-from broadway_api.handlers.headers import Answering
 from broadway_api.handlers.shared import Shared
 from broadway_api.tenants import Principal, Role
-from broadway_api.validation import Validator
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of a body that can be looked at on the event loop without anybody noticing.
-LARGE_BODY = 65_536
-
 #: Characters of a path with its query: those of a poll that names 1,024 jobs.
 LONGEST_TARGET = 30_000
-
-#: Header lines; browsers send twenty.
-MOST_HEADERS = 100
-
-#: Bytes a second that a body must bring on average, once ten times the patience for a stall is over: who sends a byte
-#: now and then, for ever, never stalls.
-LEAST_RATE = 1_000
 
 #: What each refusal is in HTTP; the first class that fits. Any other refusal is a 400.
 STATUS_CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -78,8 +64,8 @@ CHANGERS = frozenset({Role.ADMIN})
 
 
 @stream_request_body
-class ApiHandler(Answering):
-    """A handler of one path. Bodies are taken as they come, so that nothing is read of one that is refused."""
+class ApiHandler(BodyTaking):
+    """A handler of one path."""
 
     #: Whether no token is asked for.
     is_public: ClassVar[bool] = False
@@ -90,9 +76,6 @@ class ApiHandler(Answering):
     #: Methods that a browser with a session may use, in place of a token. None that is a grader's: some of those
     #: change something though they are a GET.
     by_session: ClassVar[tuple[str, ...]] = ()
-
-    #: Bytes of a body that is never larger, whatever the operator allows; None: as large as that.
-    largest_body: ClassVar[int | None] = None
 
     #: What each refusal is in HTTP; the first class that fits.
     status_codes: ClassVar[Sequence[tuple[type[Exception], int]]] = STATUS_CODES
@@ -112,12 +95,7 @@ class ApiHandler(Answering):
         self.metrics_are_open = shared.limits.open_metrics
         self.queue_empty_code = shared.limits.queue_empty_code
         self._requests = shared.requests
-        self._max_body_bytes = min(shared.limits.max_body_bytes, self.largest_body or sys.maxsize)
-        self._body_stall_seconds = shared.limits.body_stall_seconds
-        self._body = bytearray()
-        self._expected_bytes = 0
-        self._stall: asyncio.TimerHandle | None = None
-        self._reads_body = False
+        self.take_limits(shared.limits)
 
     # --- before the body ----------------------------------------------------------------------------------------
 
@@ -126,24 +104,16 @@ class ApiHandler(Answering):
 
     async def prepare(self) -> None:
         self._requests.opened(self)
-        self._refuse_long_heads()
-        self._expected_bytes = self._content_length()
-        await self.check_head()
-        self._reads_body = True
-        self._watch_body()
-
-    def _refuse_long_heads(self) -> None:
         if len(self.request.uri or "") > LONGEST_TARGET:
             raise HTTPError(414)
-        if sum(1 for _ in self.request.headers.get_all()) > MOST_HEADERS:
-            raise HTTPError(431)
+        await self.check_head()
+        self.begin_body()
 
     async def check_head(self) -> None:
         """Refuse on the headers alone what can be refused on them."""
         if not self.is_public:
             self._principal = self._one_of(await self._enter())
-        if self._expected_bytes > self._max_body_bytes:
-            raise HTTPError(413)
+        self.check_announced_length()
 
     async def _enter(self) -> Sequence[Principal]:
         by_session = self.request.method in self.by_session and "Authorization" not in self.request.headers
@@ -174,62 +144,20 @@ class ApiHandler(Answering):
             refuse("course", f"this token belongs to several courses: name one of {_courses(fit)}")
         return fit[0]
 
-    def _content_length(self) -> int:
-        length = self.request.headers.get("Content-Length", "0")
-        return int(length[:20]) if length.isdecimal() else 0  # more digits than any limit are enough to refuse it
-
-    # --- the body -----------------------------------------------------------------------------------------------
-
-    def data_received(self, chunk: bytes) -> None:
-        """Keep a piece of the body, unless it makes the body too large."""
-        if self._finished:
-            return
-        self._body += chunk
-        if len(self._body) > self._max_body_bytes:
-            self._reads_body = False
-            self.send_error(413)
-        elif self._comes_too_slowly():
-            self._body_stalled()
-        else:
-            self._watch_body()
-
-    def _comes_too_slowly(self) -> bool:
-        late = self.request.request_time() - 10 * self._body_stall_seconds
-        return late > 0 and len(self._body) < late * LEAST_RATE
-
-    def _watch_body(self) -> None:
-        """Cut the request off if nothing more comes of its body for too long."""
-        self._stop_watching_body()
-        chunked = "Transfer-Encoding" in self.request.headers
-        if chunked or len(self._body) < self._expected_bytes:
-            loop = asyncio.get_running_loop()
-            self._stall = loop.call_later(self._body_stall_seconds, self._body_stalled)
-
-    def _stop_watching_body(self) -> None:
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
-
-    def _body_stalled(self) -> None:
-        if not self._finished:
-            self._reads_body = False
-            self.send_error(408)
-
     def on_finish(self) -> None:
-        self._stop_watching_body()
+        self.stop_watching()
         self._requests.ended(self)
 
     def on_connection_close(self) -> None:
         super().on_connection_close()  # it ends the wait for the rest of the body
         self.client_has_gone = True
-        self._stop_watching_body()
+        self.stop_watching()
         self._requests.ended(self)
         if self._work is not None:
             self._work.cancel()
 
     async def while_connected(self, work: Awaitable[Any]) -> Any:
         """Wait for `work`, but not longer than the client does: what nobody waits for must not take a job."""
-        self._stop_watching_body()  # a body is over when its method is called, also a chunked one that nobody reads
         self._work = asyncio.ensure_future(work)
         if self.client_has_gone:
             self._work.cancel()
@@ -237,26 +165,6 @@ class ApiHandler(Answering):
             return await self._work
         except asyncio.CancelledError:
             raise Finish from None
-
-    def body(self) -> bytes:
-        """The whole body."""
-        self._stop_watching_body()
-        return bytes(self._body)
-
-    async def json_body(self, validator: Validator, *, mend_text: bool = False) -> Any:
-        """The body's value, of the right shape; None for an empty body. Raises NotJson, InvalidInput."""
-        body = self.body()
-        if not body.strip():
-            return None
-        value = await self.aside(partial(json_body.parse, body, mend_text=mend_text))
-        await self.aside(validator.check, value)
-        return value
-
-    async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Do what takes as long as the body is large: beside the event loop, if it is."""
-        if len(self._body) <= LARGE_BODY:
-            return work(*arguments)
-        return await asyncio.to_thread(work, *arguments)
 
     # --- arguments ----------------------------------------------------------------------------------------------
 
@@ -312,7 +220,7 @@ class ApiHandler(Answering):
         """Every error's answer; Tornado calls it with the exception at hand."""
         error = kwargs.get("exc_info", (None, None, None))[1]
         status_code = self.status_of(error) or status_code
-        if not self._reads_body:  # Tornado hangs up, not to read on; a client that is told opens a new connection
+        if not self.reads_body:  # Tornado hangs up, not to read on; a client that is told opens a new connection
             self.set_header("Connection", "close")
         if status_code == 401:
             self.set_header("WWW-Authenticate", "Bearer")
@@ -345,11 +253,10 @@ class ApiHandler(Answering):
             401: "missing or wrong token: send it in the Authorization header",
             404: f"there is nothing at {self.request.path[:200]}",
             405: f"{self.request.method} is not possible here",
-            408: f"the body came too slowly: nothing for {self._body_stall_seconds:g} seconds, or too little",
+            408: f"the body came too slowly: nothing for {self.body_stall_seconds:g} seconds, or too little",
             429: "too many wrong tokens came from this address; right ones are still taken",
-            413: f"the body is larger than {self._max_body_bytes} bytes",
+            413: f"the body is larger than {self.max_body_bytes} bytes",
             414: f"the path and its query are longer than {LONGEST_TARGET} characters",
-            431: f"more than {MOST_HEADERS} header lines",
         }.get(status_code, "the request could not be understood")
 
     def log_exception(self, *exc_info: Any) -> None:

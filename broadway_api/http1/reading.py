@@ -10,8 +10,11 @@ from tornado.httputil import HTTPHeaders, RequestStartLine
 
 from broadway_api.http1.faults import Malformed
 
-#: Bytes of a request's head. Handlers refuse less, and say what is too long (`handlers/base.py`).
+#: Bytes of a request's head.
 LARGEST_HEAD = 32_768
+
+#: Its lines; browsers send twenty.
+MOST_HEADERS = 100
 
 #: Bytes that are parsed at a time: as many requests as are in them are kept, the rest stays bytes.
 SLICE = 16_384
@@ -148,6 +151,8 @@ class RequestReader:
         if self._incoming is not None:
             raise Malformed("there are trailers behind the body; leave them out")
         self._fields.append((name, value))
+        if len(self._fields) > MOST_HEADERS:
+            raise Malformed(f"more than {MOST_HEADERS} header lines", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         self._count(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
