@@ -22,8 +22,8 @@ from broadway_api.store.sqlite_transaction import FileConnection
 #: The jobs of one type in a run.
 Phase = tuple[str, JobType]
 
-#: Workers that are kept at hand: those of a large fleet, in a few megabytes.
-CAPACITY = 4_096
+#: Workers that are kept at hand: those of a large fleet, in some ten megabytes.
+CAPACITY = 20_000
 
 
 class DispatchCache:

@@ -84,7 +84,7 @@ class SqliteDispatch(SqlitePart):
 
         return await self._dispatch(work, brief=len(running or ()) <= BRIEFLY)
 
-    def _dispatch(self, work: Callable[[sqlite3.Connection], T], *, brief: bool) -> asyncio.Future[T]:
+    def _dispatch(self, work: Callable[[sqlite3.Connection], T], *, brief: bool = False) -> asyncio.Future[T]:
         """Write what changes nothing in the file that it does not change in the cache as well."""
 
         def work_with_cache(db: FileConnection) -> T:

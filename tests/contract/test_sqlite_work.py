@@ -137,8 +137,9 @@ async def test_a_heartbeat_reads_nothing(store: Store) -> None:
 
     await store.heartbeat(worker_id, [claim_on(job) for job in jobs], NOW, LEASE)
     assert writer.executed() == [*BEGIN, "UPDATE workers", *["UPDATE jobs"] * 2, "COMMIT"]
+    await store.ping()
     await store.claim_jobs(worker_id, 1, NOW, LEASE, holding=[job.id for job in jobs])
-    assert "SELECT *" not in writer.executed()  # what is known of the worker is not forgotten for that
+    assert "SELECT *" not in writer.executed()  # what is known of the worker is not forgotten for those
 
 
 async def test_whatever_workers_send_at_the_same_time_is_one_commit(store: Store) -> None:
