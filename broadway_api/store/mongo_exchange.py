@@ -17,7 +17,7 @@ from broadway_api.store.mongo_batches import Answers, Batches
 from broadway_api.store.mongo_changes import Change, statements
 from broadway_api.store.mongo_claims import Ask, MongoClaims
 from broadway_api.store.mongo_engine import Collection
-from broadway_api.store.mongo_results import Answer, MongoResults, Report
+from broadway_api.store.mongo_results import Answer, Ending, MongoResults, Report
 from broadway_api.store.mongo_worker_notes import WorkerNotes
 
 #: Results of which it is noted, before they are answered, that their workers ended them. What is noted later is lost if
@@ -36,12 +36,12 @@ class MongoExchange:
         self._claims = claims
         self._results = results
         self._notes = notes
-        self._batches: Batches[Report | Ask, Served] = Batches(self._write, name="results and claims")
+        self._batches: Batches[Ending | Report | Ask, Served] = Batches(self._write, name="results and claims")
 
     async def finish(self, reports: Sequence[Report]) -> list[Answer]:
         """What each result led to, or why it was refused."""
         await self._upload(reports)
-        return _of_reports(await self._batches.ask(*reports))
+        return _of_reports(await self._batches.ask(*map(self._results.look_at, reports)))
 
     async def claim(self, ask: Ask) -> list[Job]:
         """Jobs for a worker. Raises UnknownWorker."""
@@ -50,7 +50,7 @@ class MongoExchange:
     async def exchange(self, reports: Sequence[Report], ask: Ask) -> tuple[list[Answer], list[Job]]:
         """Both. Raises UnknownWorker; the results may have been accepted then."""
         await self._upload(reports)
-        *answers, jobs = await self._batches.ask(*reports, ask)
+        *answers, jobs = await self._batches.ask(*map(self._results.look_at, reports), ask)
         return _of_reports(answers), _of_ask(jobs)
 
     async def close(self) -> None:
@@ -63,10 +63,10 @@ class MongoExchange:
         if any(report.is_uploaded for report in reports):
             await asyncio.gather(*map(self._results.upload, reports))
 
-    async def _write(self, batch: Sequence[Report | Ask], gathered: bool) -> Answers[Served]:
+    async def _write(self, batch: Sequence[Ending | Report | Ask], gathered: bool) -> Answers[Served]:
         asks = [one for one in batch if isinstance(one, Ask)]
         under_load = gathered or len(asks) > 1
-        reports = [one for one in batch if isinstance(one, Report)]
+        reports = [one for one in batch if not isinstance(one, Ask)]
         accepting = self._results.accept(reports)
         claiming = self._claims.hand_out(asks, under_load=under_load)
         while True:
@@ -88,7 +88,7 @@ class MongoExchange:
                 await self._notes.write(later=True)
                 of_reports = await accepting.answers()
             results, jobs = iter(of_reports), iter(claiming.answers())
-            return [next(results) if isinstance(one, Report) else next(jobs) for one in batch]
+            return [next(jobs) if isinstance(one, Ask) else next(results) for one in batch]
 
         return answers
 

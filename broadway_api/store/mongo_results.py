@@ -51,15 +51,23 @@ class Ending:
     report: Report
     before: Job
     after: Job
+    change: Change
 
-    @property
-    def change(self) -> Change:
-        """Ends the attempt, if it is still running. What its stages printed comes with it, or with its upload."""
-        logs = None if self.report.is_uploaded else within_job(self.report.result.logs)
-        fields = {**outcome(self.after, before=self.before), "upload": self.report.upload, "log": logs}
-        guard = Guard(self.before.run_id, JobState.RUNNING, self.before.attempt)
-        size = len(fields.get("info") or "") + len(fields.get("results") or "")
-        return Change(job_id=self.before.id, guard=guard, fields=fields, size=size)
+
+def ending_of(report: Report, job: Job | None) -> Ending | None:
+    """What a report makes of a job that was read; None if its worker did not hold it then.
+
+    What the stages printed comes with the change, or with its upload.
+    """
+    if job is None or job.state is not JobState.RUNNING or not holds(report.claim, job):
+        return None
+    after = lifecycle.after_result(job, report.result, report.now)
+    log = None if report.is_uploaded else within_job(report.result.logs)
+    fields = {**outcome(after, before=job), "upload": report.upload, "log": log}
+    guard = Guard(job.run_id, JobState.RUNNING, job.attempt)
+    size = len(fields.get("info") or "") + len(fields.get("results") or "")
+    change = Change(job_id=job.id, guard=guard, fields=fields, size=size)
+    return Ending(report=report, before=job, after=after, change=change)
 
 
 class MongoResults:
@@ -81,7 +89,11 @@ class MongoResults:
         self._ahead = ahead
         self._notes = notes
 
-    def accept(self, reports: Sequence[Report]) -> Accepting:
+    def look_at(self, report: Report) -> Ending | Report:
+        """What a report makes of its job, if this process handed that out: found out while others are written."""
+        return ending_of(report, self._running.pop(report.claim)) or report
+
+    def accept(self, reports: Sequence[Ending | Report]) -> Accepting:
         """Begin to accept results. Their long logs have been uploaded."""
         return Accepting(self, reports)
 
@@ -151,9 +163,10 @@ class MongoResults:
 class Accepting:
     """Accepts results in rounds, each of them a write: one whose job was changed meanwhile takes another."""
 
-    def __init__(self, results: MongoResults, reports: Sequence[Report]) -> None:
+    def __init__(self, results: MongoResults, reports: Sequence[Ending | Report]) -> None:
         self._results = results
-        self._reports = reports
+        self._reports = [one.report if isinstance(one, Ending) else one for one in reports]
+        self._looked_at = {number: one for number, one in enumerate(reports) if isinstance(one, Ending)}
         self._answers: dict[int, Answer] = {}
         self._endings: dict[int, Ending] = {}  # that are being written
         self._accepted: list[Ending] = []
@@ -162,13 +175,14 @@ class Accepting:
     async def next(self) -> list[Change]:
         """What is to be written next; nothing once all are answered. Then comes `written`."""
         while open_reports := self._one_of_each_job():
-            jobs = await self._results.jobs(open_reports.values())
-            self._endings = {}
-            for number, report in open_reports.items():
+            self._endings = {number: one for number, one in self._looked_at.items() if number in open_reports}
+            self._looked_at = {}
+            others = {number: one for number, one in open_reports.items() if number not in self._endings}
+            jobs = await self._results.jobs(others.values())
+            for number, report in others.items():
                 job = jobs.get(report.claim.job_id)
-                if job is not None and job.state is JobState.RUNNING and holds(report.claim, job):
-                    after = lifecycle.after_result(job, report.result, report.now)
-                    self._endings[number] = Ending(report=report, before=job, after=after)
+                if ending := ending_of(report, job):
+                    self._endings[number] = ending
                 else:
                     self._answer(number, _repeated_or_lost(report.claim, job))
             if self._endings:

@@ -23,7 +23,7 @@ from broadway_api.settling import Settler
 from broadway_api.store import mongo_exchange, mongo_places, mongo_worker_notes, open_store
 from broadway_api.store.mongo import MongoStore
 from broadway_api.store.mongo_logs import SHORT
-from broadway_api.store.mongo_results import Ending, Report
+from broadway_api.store.mongo_results import Report, ending_of
 from broadway_api.store.port import Store
 from tests import services
 from tests.contract.backends import MongoBackend
@@ -540,8 +540,8 @@ async def test_what_was_read_before_another_attempt_began_is_not_written(
 
         assert not await store._end_attempt(read, lifecycle.after_lost_lease(read, NOW), {})
         report = Report(claim=claim_on(read), result=success(), now=NOW)
-        after = lifecycle.after_result(read, report.result, NOW)
-        ending = Ending(report=report, before=read, after=after)
+        ending = ending_of(report, read)
+        assert ending is not None
         assert not await store._exchange._make([ending.change])
 
         assert await store.job(read.id) == now_running
