@@ -52,6 +52,8 @@ class MongoStore(
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._exchange.close()
+        await self._ahead.close()
+        await self._places.close()
         await self._bell.close()
         await self._broadcast.close()
         await self._engine.close()

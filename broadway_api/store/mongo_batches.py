@@ -16,7 +16,7 @@ Answer = TypeVar("Answer")
 MAX_BATCH = 128
 
 #: So many callers are worth two batches. In one they all wait for the server, which then waits for all of them.
-DIVIDED_FROM = 8
+DIVIDED_FROM = 4
 
 #: Turns of the event loop in which a batch that was begun gets to the driver's socket, if it needs nothing read.
 UNDER_WAY = 2

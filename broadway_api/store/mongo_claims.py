@@ -181,7 +181,7 @@ class MongoClaims:
                     await self._hand_out_alone(claim)
                     claim.wanted = 0
             chosen += some
-        await self._places.about_to_hand_out([handout.job for handout in chosen])
+        await self._places.about_to_hand_out([handout.job for handout in chosen], under_load=under_load)
         return chosen
 
     def _chosen(self, claims: Sequence[PendingClaim], heads: Heads, turns: Turns) -> list[Handout]:
@@ -233,7 +233,7 @@ class MongoClaims:
             job = await self._jobs.find_one(which, NO_LOG, sort=by, hint=index)
             if job is not None:
                 handout = Handout(claim=claim, job=job)
-                await self._places.about_to_hand_out([job])
+                await self._places.about_to_hand_out([job], under_load=False)
                 taken = await self._jobs.update_one(handout.change.query, {"$set": handout.fields})
                 await self.taken([handout], all_of_them=taken.modified_count == 1)
             elif "$nor" not in which or await self._has_peers(ask):

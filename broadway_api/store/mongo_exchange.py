@@ -7,6 +7,7 @@ and then hands out jobs, each part of it guarded by itself. While it is on its w
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 from pymongo.errors import AutoReconnect
@@ -24,6 +25,9 @@ from broadway_api.store.mongo_worker_notes import WorkerNotes
 #: this process is killed meanwhile, and only a fleet that brings more at a time is worth that.
 NOTED_AT_ONCE = 4
 
+#: Seconds for which calls are taken to come faster than batches, although one of them is alone in its batch.
+LULL = 0.005
+
 #: What comes of one result, or of one claim.
 Served = Answer | list[Job] | UnknownWorker
 
@@ -36,6 +40,7 @@ class MongoExchange:
         self._claims = claims
         self._results = results
         self._notes = notes
+        self._busy_until = -math.inf
         self._batches: Batches[Ending | Report | Ask, Served] = Batches(self._write, name="results and claims")
 
     async def finish(self, reports: Sequence[Report]) -> list[Answer]:
@@ -65,7 +70,9 @@ class MongoExchange:
 
     async def _write(self, batch: Sequence[Ending | Report | Ask], gathered: bool) -> Answers[Served]:
         asks = [one for one in batch if isinstance(one, Ask)]
-        under_load = gathered or len(asks) > 1
+        clock = asyncio.get_running_loop().time
+        is_shared = gathered or len(asks) > 1
+        under_load = is_shared or clock() < self._busy_until
         reports = [one for one in batch if not isinstance(one, Ask)]
         accepting = self._results.accept(reports)
         claiming = self._claims.hand_out(asks, under_load=under_load)
@@ -79,6 +86,8 @@ class MongoExchange:
             await accepting.written(all_of_it=all_of_it)
             await claiming.written(all_of_it=all_of_it)
             accepting.saw_unfinished(claiming.phases)
+        if is_shared:
+            self._busy_until = clock() + LULL
         at_once = 0 < len(reports) <= NOTED_AT_ONCE or not under_load
 
         async def answers() -> list[Served]:

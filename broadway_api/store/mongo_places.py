@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, cast
 
 from pymongo import ReturnDocument
 
 from broadway_api.domain import JobState
+from broadway_api.store.mongo_background import Background
 from broadway_api.store.mongo_documents import BY_URGENCY
 from broadway_api.store.mongo_engine import Collection as MongoCollection
 from broadway_api.store.mongo_engine import Document
@@ -26,11 +28,14 @@ class MongoPlaces:
         self._runs = runs
         self._frontiers = frontiers
         self._known: dict[Lane, float] = {}  # as they were at least when this process last looked
+        self._soon_at: dict[Lane, float] = {}  # near them, if there is more behind
+        self._background = Background()
 
-    async def about_to_hand_out(self, jobs: Sequence[Document]) -> None:
+    async def about_to_hand_out(self, jobs: Sequence[Document], *, under_load: bool) -> None:
         """Move the frontiers of the jobs' lanes to where they stand, or beyond. Whoever takes a job calls this before.
 
-        A process that dies in between leaves a frontier that is too high, which is harmless.
+        A process that dies in between leaves a frontier that is too high, which is harmless. Under load a frontier that
+        is near is moved before anybody has to wait for it.
         """
         furthest: dict[Lane, float] = {}
         for job in jobs:
@@ -39,6 +44,13 @@ class MongoPlaces:
         await asyncio.gather(
             *(self._move(lane, rank) for lane, rank in furthest.items() if rank > self._known.get(lane, -EVERYTHING))
         )
+        for lane, rank in furthest.items():
+            if under_load and rank > self._soon_at[lane]:
+                self._background.start(lane, functools.partial(self._move, lane, rank))
+
+    async def close(self) -> None:
+        """Give up what is moved in the background."""
+        await self._background.close()
 
     async def _move(self, lane: Lane, rank: float) -> None:
         requirement, priority = lane
@@ -52,6 +64,7 @@ class MongoPlaces:
             return_document=ReturnDocument.AFTER,
         )
         self._known[lane] = cast("Document", frontier)["rank"]
+        self._soon_at[lane] = ranks[AHEAD * 3 // 4] if len(ranks) == AHEAD else EVERYTHING
 
     async def outlook(self) -> Outlook:
         """What is known of the queue without counting."""

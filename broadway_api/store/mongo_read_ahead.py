@@ -8,14 +8,16 @@ queued since come after others once, and a worker still gets jobs that another p
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 from broadway_api.domain import JobState, Worker
+from broadway_api.store.mongo_background import Background
 from broadway_api.store.mongo_documents import BY_FAIRNESS, BY_ID, BY_URGENCY, HELD, worker_from_document
 from broadway_api.store.mongo_engine import Collection as MongoCollection
 from broadway_api.store.mongo_engine import Document
@@ -34,11 +36,17 @@ NO_LOG = {"log": False}
 #: Seconds for which anything that was read is gone by.
 MAX_AGE = 0.25
 
+#: Seconds after which it is read anew under load, while it is still gone by.
+RENEWED_AFTER = 0.2
+
 #: Seconds for which nothing is read ahead after another process took what was.
 CONTENDED_FOR = 1.0
 
 #: Jobs that are read beyond those that are wanted now: about as many as are handed out in that time at most.
 AHEAD = 256
+
+#: So many that are left are few enough to read more.
+FEW = 96
 
 
 @dataclass(kw_only=True, slots=True)
@@ -108,6 +116,8 @@ class ReadAhead:
         self._forgotten = 0
         self._contended_until = -math.inf
         self._under_load_at = -math.inf
+        self._background = Background()
+        self._touched: set[str] = set()  # jobs that were given or ended while something is read in the background
 
     def forget(self) -> None:
         """Read everything anew: this process has changed the queue, or a worker."""
@@ -117,6 +127,7 @@ class ReadAhead:
 
     def ended(self, worker_id: str, job_id: str) -> None:
         """A worker that was seen holds a job no more."""
+        self._touch(job_id)
         if self._sight is not None and worker_id in self._sight.held:
             self._sight.held[worker_id].discard(job_id)
 
@@ -133,14 +144,14 @@ class ReadAhead:
         if may_be_old and sight is not None and self._is_young(sight.read_at):
             sight.is_old = True
             sight.asked.update(worker_ids)
+            if self._clock() - sight.read_at > RENEWED_AFTER:
+                self._begin("sight", lambda: self._renew_sight(sight))
             await self._read_workers(sight, [one for one in worker_ids if one not in sight.workers])
             return sight
-        fresh = Sight(read_at=self._clock(), asked=set(worker_ids))
         # Under load the same workers come back soon.
         others = islice(sight.asked, AHEAD) if self._is_young(self._under_load_at) and sight is not None else ()
-        fresh.queued, _ = await asyncio.gather(
-            self._ranks.queued_requirements(), self._read_workers(fresh, [*{*worker_ids, *others}])
-        )
+        fresh = await self._read_sight([*{*worker_ids, *others}])
+        fresh.asked.update(worker_ids)
         if self._forgotten == forgotten:
             self._sight = fresh
         return fresh
@@ -158,6 +169,9 @@ class ReadAhead:
             heads = self._heads.get(served)
             if may_be_old and heads is not None and self._is_young(heads.read_at) and heads.have(number):
                 found[served] = heads
+                runs_out = len(heads.jobs) < FEW + number and not heads.are_all
+                if runs_out or read_at - heads.read_at > RENEWED_AFTER:
+                    self._begin(served, functools.partial(self._renew_heads, served))
             else:
                 missing.append(self._read_heads(served, number, ahead, read_at))
         if missing:
@@ -169,11 +183,47 @@ class ReadAhead:
 
     def given(self, job_id: str) -> None:
         """Offer a job to nobody else, whatever they can run."""
+        self._touch(job_id)
         for heads in self._heads.values():
             heads.jobs.pop(job_id, None)
 
+    async def close(self) -> None:
+        """Give up what is read in the background."""
+        await self._background.close()
+
     def _is_young(self, read_at: float) -> bool:
         return self._clock() - read_at < MAX_AGE
+
+    def _begin(self, kind: Hashable, reading: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Read something in the background. What becomes of jobs meanwhile it may have read, or not."""
+        if not self._background:
+            self._touched.clear()
+        self._background.start(kind, reading)
+
+    def _touch(self, job_id: str) -> None:
+        if self._background:
+            self._touched.add(job_id)
+
+    async def _renew_sight(self, sight: Sight) -> None:
+        forgotten = self._forgotten
+        fresh = await self._read_sight([*islice(sight.asked, AHEAD)])
+        for held in fresh.held.values():
+            held -= self._touched
+        if self._forgotten == forgotten and self._sight is sight:
+            self._sight = fresh
+
+    async def _renew_heads(self, served: tuple[str, ...]) -> None:
+        forgotten = self._forgotten
+        fresh = await self._read_heads(served, 0, AHEAD, self._clock())
+        for job_id in self._touched:
+            fresh.jobs.pop(job_id, None)
+        if self._forgotten == forgotten and self._clock() >= self._contended_until:
+            self._heads[served] = fresh
+
+    async def _read_sight(self, worker_ids: Sequence[str]) -> Sight:
+        fresh = Sight(read_at=self._clock())
+        fresh.queued, _ = await asyncio.gather(self._ranks.queued_requirements(), self._read_workers(fresh, worker_ids))
+        return fresh
 
     async def _read_workers(self, sight: Sight, worker_ids: Sequence[str]) -> None:
         """Add workers, and what they hold, to what was seen."""

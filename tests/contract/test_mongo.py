@@ -20,7 +20,7 @@ from broadway_api.domain import FinishedJob, IdempotencyKey, Job, JobState, JobT
 from broadway_api.errors import ClaimLost, StoreUnavailable
 from broadway_api.events import WakeUps
 from broadway_api.settling import Settler
-from broadway_api.store import mongo_exchange, mongo_places, mongo_worker_notes, open_store
+from broadway_api.store import mongo_exchange, mongo_places, mongo_read_ahead, mongo_worker_notes, open_store
 from broadway_api.store.mongo import MongoStore
 from broadway_api.store.mongo_logs import SHORT
 from broadway_api.store.mongo_results import Report, ending_of
@@ -315,13 +315,81 @@ async def test_a_large_result_does_not_keep_others_from_being_written(store: Sto
     assert [(await peer.job(job.id)).results for job in jobs] == [large.results] * 40
 
 
-async def test_who_asks_alone_gets_what_comes_first_now(backend: MongoBackend, peer: Store) -> None:
+async def test_who_asks_alone_gets_what_comes_first_now(
+    backend: MongoBackend, peer: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongo_exchange, "LULL", 0.0)
     async with standing_still(backend) as store:
         await started(store, 40)
         first, second = await worker(store), await worker(store)
         await claimed_at_once(store, [first, second])
         urgent = await started(peer, 1, priority=5)
         assert [job.run_id for job in await claimed(store, first)] == [urgent.id]
+
+
+async def test_who_is_alone_for_a_moment_under_load_goes_by_what_was_read(
+    backend: MongoBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongo_exchange, "LULL", 3_600)
+    async with standing_still(backend) as store:
+        await started(store, 40)
+        first, second = await worker(store), await worker(store)
+        (job, _) = await claimed_at_once(store, [first, second])
+        with profiled(backend) as profile:
+            _, jobs = await store.exchange(first, [(claim_on(job), success())], 1, NOW, LEASE, holding=[job.id])
+        assert len(jobs) == 1
+        assert {operation["op"] for operation in profile} == {"update"}
+
+
+async def test_what_is_gone_by_is_renewed_before_anybody_waits_for_it(
+    backend: MongoBackend, peer: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is offered that was given to somebody, or has ended, while it was read."""
+    async with standing_still(backend) as store:
+        ahead, now, may_go_on = store._ahead, 0.0, asyncio.Event()
+        ahead._clock = lambda: now
+        read = ahead._read_heads
+
+        async def slowly(*arguments: Any) -> Any:
+            heads = await read(*arguments)
+            await may_go_on.wait()
+            return heads
+
+        await started(store, 400)
+        workers = [await worker(store) for _ in range(3)]
+        jobs = await claimed_at_once(store, workers)
+        urgent = await started(peer, 2, priority=5)
+        monkeypatch.setattr(ahead, "_read_heads", slowly)
+        now = mongo_read_ahead.RENEWED_AFTER + 0.01
+        for _ in range(2):
+            jobs += await claimed_at_once(store, workers)
+        await asyncio.gather(
+            *(store.finish_job(claim_on(job), success(), NOW) for job in jobs if job.worker_id == workers[0])
+        )
+        assert urgent.id not in [job.run_id for job in jobs]
+        may_go_on.set()
+        while ahead._background:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.01)
+        jobs += (new := await claimed_at_once(store, workers))
+        assert urgent.id in [job.run_id for job in new]
+        assert ahead._contended_until < 0
+    assert len(jobs) == len({job.id for job in jobs}) == 12
+    stored = {job.id: await peer.job(job.id) for job in jobs}
+    assert all((job.worker_id, job.attempt) == (stored[job.id].worker_id, 1) for job in jobs)
+
+
+async def test_a_frontier_is_moved_under_load_before_it_is_reached(backend: MongoBackend) -> None:
+    async with standing_still(backend) as store:
+        await started(store, 1_000)
+        workers = [await worker(store), await worker(store)]
+        moved = []
+        for _ in range(3):
+            await claimed_at_once(store, workers, 100)
+            while store._places._background:  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0.01)
+            (frontier,) = backend.database["frontiers"].find()
+            moved.append(frontier["rank"])
+    assert moved == [200 + 255, 400 + 255, 600 + 255]
 
 
 async def test_what_this_process_changes_is_not_gone_by_any_more(backend: MongoBackend) -> None:
