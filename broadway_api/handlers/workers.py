@@ -100,7 +100,7 @@ class ClaimHandler(ClaimingHandler):
         slots = self.slots()
         wait = self._preferred_wait()
         claiming = self.service.fleet.claim(self.worker_id, slots or 1, self.holding(), wait, by=self.principal)
-        jobs = self.handed_out(await self.while_connected(claiming))
+        jobs = self.handed_out(await (self.while_connected(claiming) if wait else claiming))
         if not jobs:
             self.fail(self.queue_empty_code, "the queue is empty")
         elif slots is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from tornado.httputil import (
     HTTPConnection,
@@ -85,7 +85,7 @@ class Exchange(HTTPConnection):
         if preparing is None:
             self._takes_body = True
         else:
-            asyncio.ensure_future(preparing).add_done_callback(self._prepared)
+            cast("asyncio.Future[None]", preparing).add_done_callback(self._prepared)  # Tornado has no other awaitable
 
     def _prepared(self, _: asyncio.Future[None]) -> None:
         self._takes_body = True
