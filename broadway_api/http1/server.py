@@ -18,6 +18,10 @@ from broadway_api.open_files import OpenFiles
 #: a fleet that comes back at once, as after a restart, would be reset.
 BACKLOG = 4_096
 
+#: Seconds that a client may take to agree on TLS; until then its connection is not among those that can be closed for want
+#: of room.
+HANDSHAKE_SECONDS = 10.0
+
 #: Connections without a request that are closed at once when there is no room for another.
 CLOSED_AT_ONCE = 32
 
@@ -55,9 +59,14 @@ class Server:
     async def listen(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None = None) -> None:
         """Take connections in from now on."""
         for bound in sockets:
-            self._listeners.append(
-                await self._loop.create_server(lambda: Connection(self), sock=bound, ssl=tls, backlog=BACKLOG)
+            listener = await self._loop.create_server(
+                lambda: Connection(self),
+                sock=bound,
+                backlog=BACKLOG,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
             )
+            self._listeners.append(listener)
         self._close_idle()
 
     def stop(self) -> None:
