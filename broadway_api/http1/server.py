@@ -18,8 +18,7 @@ from broadway_api.open_files import OpenFiles
 #: a fleet that comes back at once, as after a restart, would be reset.
 BACKLOG = 4_096
 
-#: Seconds that a client may take to agree on TLS; until then its connection is not among those that can be closed for want
-#: of room.
+#: Seconds that a client may take to agree on TLS. Until then its connection is none that is closed for want of room.
 HANDSHAKE_SECONDS = 10.0
 
 #: Connections without a request that are closed at once when there is no room for another.
