@@ -54,7 +54,7 @@ def main() -> int:
         with logging_of(config):
             return uvloop.run(run(config, tokens, courses))
     except (SetupFault, TokenFileFault, StoreError) as fault:
-        print(f"api.py: {fault}", file=sys.stderr)
+        print(f"{config.program()}: {fault}", file=sys.stderr)
         return 2
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Self, get_type_hints
 
 ENVIRONMENT_PREFIX = "BROADWAY_"
+#: What the user typed where another command (`broadway grader`) has become the program: no option, but what is blamed.
+INVOKED_AS = ENVIRONMENT_PREFIX + "INVOKED_AS"
 
 
 def option(
@@ -34,10 +36,15 @@ class Options:
     """Options of a program, and how they are read."""
 
     @classmethod
+    def program(cls) -> str:
+        """What the user knows the program by, for messages."""
+        return os.environ.get(INVOKED_AS) or f"{cls.__name__.removesuffix('Config').lower()}.py"
+
+    @classmethod
     def parser(cls) -> argparse.ArgumentParser:
         """The command line of this config class; the help of each option names its environment variable."""
         parser = _Parser(
-            prog=f"{cls.__name__.removesuffix('Config').lower()}.py",
+            prog=cls.program(),
             description=(cls.__doc__ or "").splitlines()[0],
             formatter_class=argparse.RawTextHelpFormatter,
             allow_abbrev=False,  # an abbreviation means something else once there is another option

@@ -223,7 +223,7 @@ def main(arguments: Sequence[str]) -> int:
         with WorkDirectory(Path(config.work_dir)) as directory, start_log(config):
             return asyncio.run((self_test if config.self_test else serve)(config, directory))
     except (SetupError, Unauthorized) as error:
-        print(f"grader.py: {error}", file=sys.stderr)
+        print(f"{config.program()}: {error}", file=sys.stderr)
         return CANNOT_START
     except (KeyboardInterrupt, asyncio.CancelledError):  # before there was anything to stop
         return STOPPED_HARD

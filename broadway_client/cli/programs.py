@@ -11,6 +11,7 @@ import click
 from broadway_client.cli.dev import Development, DevelopmentFault
 from broadway_client.cli.exits import Exit
 from broadway_client.cli.output import Output
+from config_base import INVOKED_AS
 
 #: Where `api.py` and `grader.py` are: beside our package, in a checkout as in an installation.
 PROGRAMS = Path(__file__).parents[2]
@@ -22,20 +23,21 @@ _AS_THEY_ARE = {"ignore_unknown_options": True, "allow_interspersed_args": False
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def api(options: tuple[str, ...]) -> None:
     """Run the API; `broadway api --help` lists its options."""
-    _become("api.py", options)
+    _become("api", options)
 
 
 @click.command(context_settings=_AS_THEY_ARE)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def grader(options: tuple[str, ...]) -> None:
     """Run a grader; `broadway grader --help` lists its options."""
-    _become("grader.py", options)
+    _become("grader", options)
 
 
-def _become(program: str, options: tuple[str, ...]) -> None:
-    """Replace this process: signals, exit code and process id are the program's own."""
+def _become(name: str, options: tuple[str, ...]) -> None:
+    """Replace this process: signals, exit code and process id are the program's own, its messages name our command."""
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, str(PROGRAMS / program), *options])  # noqa: S606
+    command = [sys.executable, str(PROGRAMS / f"{name}.py"), *options]
+    os.execve(sys.executable, command, os.environ | {INVOKED_AS: f"broadway {name}"})  # noqa: S606
 
 
 @click.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from broadway_client.cli.main import main
+from tests.client.commands import COMMAND, environment
 from tests.client.serving import TOKEN, ApiProcess, FakeWorker, failing, run_config
 
 Run = Callable[..., str]
@@ -146,6 +148,25 @@ def test_what_goes_wrong_is_one_line(words: tuple[str, ...], code: int, told: st
     assert told in said
     assert len([line for line in said.splitlines() if line.startswith(("broadway:", "Error:"))]) == 1
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("program", ["api", "grader"])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--colour", "red"), "unknown option --colour; see --help"),
+        (("--log-dir", "/dev/null/logs"), "/dev/null/logs"),  # refused after the options were read
+    ],
+)
+def test_a_program_that_cannot_start_is_called_what_was_typed(
+    program: str, words: tuple[str, ...], told: str, home: Path
+) -> None:
+    own = environment(None, home, BROADWAY_TOKEN=TOKEN)
+    ended = subprocess.run([*COMMAND, program, *words], cwd=home, env=own, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"broadway {program}: ")
+    assert told in line
 
 
 def test_debug_shows_where_it_went_wrong(broadway: Run) -> None:

@@ -220,6 +220,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_client.errors", "broadway_client.cli.names", "broadway_api.domain", "broadway_api.errors"),
         *("broadway_api.policy", "broadway_api.environment", "broadway_api.intake"),
     ),
+    "broadway_client.cli.programs": ("broadway_client*", "config_base"),
     "broadway_client.cli*": ("broadway_client*",),
     # The library stands without the command.
     "broadway_client*": (
