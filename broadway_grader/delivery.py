@@ -79,7 +79,6 @@ class Delivery:
 
     async def _post_in_size(self, post: Callable[[JobResult], Awaitable[str]], body: JobResult) -> str:
         """Post until answered, with ever less of the logs while that is too large; raises any other refusal."""
-        what = f"reporting job {body.job_id} attempt {body.attempt}"
         cut_offs = 0
 
         async def once() -> str:
@@ -94,7 +93,9 @@ class Delivery:
 
         while True:
             try:
-                return await retry(once, what=what, backoff=self._backoff)
+                return await retry(
+                    once, "reporting job %s attempt %s", body.job_id, body.attempt, backoff=self._backoff
+                )
             except TooLarge as error:
                 if not body.has_logs():
                     raise

@@ -61,17 +61,19 @@ class Recovery:
         await asyncio.to_thread(self._ids.discard, worker_id)
 
     async def _deregister(self, worker_id: str) -> None:
-        what = f"deregistering worker {worker_id} of an earlier life"
         try:
             lost = await retry(
-                lambda: self._client.deregister(worker_id, crashed=True), what=what, backoff=self._backoff
+                lambda: self._client.deregister(worker_id, crashed=True),
+                "deregistering worker %s of an earlier life",
+                worker_id,
+                backoff=self._backoff,
             )
         except UnknownWorker:
             log.info("worker %s of an earlier life is no longer known", worker_id)
         except ApiError as error:
-            log.error("%s was refused: %s", what, error)  # noqa: TRY400
+            log.error("deregistering worker %s of an earlier life was refused: %s", worker_id, error)  # noqa: TRY400
         else:
-            log.info("%s: %d jobs had died with it", what, len(lost))
+            log.info("worker %s of an earlier life is deregistered, %d jobs had died with it", worker_id, len(lost))
 
 
 async def _all_well(*works: Awaitable[object]) -> bool:

@@ -50,7 +50,7 @@ class Membership:
 
     async def join(self) -> Registration:
         """Register for the first time, for as long as it takes. Raises Unauthorized if the token is refused."""
-        registration = await retry(self._register, what="registering", backoff=self._backoff)
+        registration = await retry(self._register, "registering", backoff=self._backoff)
         await asyncio.to_thread(self._ids.add, registration.worker_id)
         self._current = registration
         log.info("registered as worker %s, a heartbeat every %g s", registration.worker_id, registration.heartbeat)
@@ -62,7 +62,9 @@ class Membership:
             if self._current is not None and self._current.worker_id != refused:
                 return
             log.warning("the API no longer knows worker %s, registering again", refused)
-            registration = await retry(self._register_patiently, what="registering again", backoff=self._backoff)
+            registration = await retry(
+                self._register_patiently, "registering again instead of worker %s", refused, backoff=self._backoff
+            )
             await asyncio.to_thread(self._ids.add, registration.worker_id)
             self._current = registration
             await asyncio.to_thread(self._ids.discard, refused)

@@ -38,10 +38,11 @@ class Backoff:
         return at_least + ceiling * self.chance()
 
 
-async def retry(call: Callable[[], Awaitable[Result]], *, what: str, backoff: Backoff) -> Result:
+async def retry(call: Callable[[], Awaitable[Result]], what: str, *ids: object, backoff: Backoff) -> Result:
     """Call until it succeeds; RetryableError waits and tries again, anything else is the caller's.
 
-    Raises the last RetryableError once `backoff.attempts` tries have failed. `what` names the call in the log.
+    Raises the last RetryableError once `backoff.attempts` tries have failed. `what` and `ids` name the call in the log,
+    as a message and its arguments do: a line of JSON has the ids that stand behind their words as fields.
     """
     failures = 0
     while True:
@@ -52,9 +53,11 @@ async def retry(call: Callable[[], Awaitable[Result]], *, what: str, backoff: Ba
             if backoff.attempts is not None and failures >= backoff.attempts:
                 raise
             delay = backoff.delay(failures, error.retry_after)
-            log.warning("%s failed (%d in a row), again in %.1f s: %s", what, failures, delay, error)
+            told = f"{what} failed (%d in a row), again in %.1f s: %s"
+            log.warning(told, *ids, failures, delay, error)
             await backoff.sleep(delay)
         else:
             if failures:
-                log.info("%s succeeded after %d failures", what, failures)
+                told = f"{what} succeeded after %d failures"
+                log.info(told, *ids, failures)
             return result

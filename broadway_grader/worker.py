@@ -145,12 +145,12 @@ class Worker:
         asked_at, worker_id = self._clock(), self._membership.worker_id
         try:
             claim = functools.partial(self._claim, worker_id)
-            claims = await retry(claim, what="asking for jobs", backoff=self._backoff)
+            claims = await retry(claim, "asking for jobs as worker %s", worker_id, backoff=self._backoff)
         except UnknownWorker:
             await self._membership.renew(worker_id)
             return 0.0
         except ApiError as error:
-            log.error("asking for jobs was refused: %s", error)  # noqa: TRY400
+            log.error("asking for jobs as worker %s was refused: %s", worker_id, error)  # noqa: TRY400
             return self._backoff.longest
         await self._take_all(claims, worker_id, asked_at)
         if claims.jobs or claims.unusable:
@@ -179,7 +179,10 @@ class Worker:
         for job in await self._not_lost(claims.jobs, worker_id, self._clock() - asked_at):
             self._take(job.job_id, job.attempt, worker_id, functools.partial(self._serve, job))
         for unusable in claims.unusable:
-            log.error("reporting as failed: %s", unusable)
+            log.error(
+                "job %s attempt %s cannot be run, reporting it as failed: %s",
+                *(unusable.job_id, unusable.attempt, unusable.problem),
+            )
             result = self._runner.failure(unusable.job_id, unusable.attempt, unusable.problem)
             self._take(result.job_id, result.attempt, worker_id, functools.partial(self._report, result))
 
@@ -278,7 +281,7 @@ class Worker:
         try:
             async with asyncio.timeout(GOODBYE_TIMEOUT):
                 handed_back = await retry(
-                    lambda: self._client.deregister(worker_id), what="deregistering", backoff=backoff
+                    lambda: self._client.deregister(worker_id), "deregistering worker %s", worker_id, backoff=backoff
                 )
         except UnknownWorker:
             log.info("worker %s was no longer known", worker_id)  # an answer that got lost, or an operator's doing

@@ -371,6 +371,30 @@ async def test_what_becomes_of_results_is_logged_with_their_ids(
     assert {line["level"] for line in told()} == {"error", "info"}
 
 
+async def test_what_is_tried_again_is_logged_with_its_ids(
+    grader: Grader, api: FakeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "broadway_grader.retry")
+    api.say("claim", fail(503), jobs(1))
+    api.say("report", fail(503))
+    api.say("deregister", fail(503))
+    task = grader.start()
+    await running(grader, 1)
+    grader.runner.end(1)
+    await until(lambda: len(api.of("report")) == 2, "the report to be repeated")
+    grader.worker.stop()
+    await asyncio.wait_for(task, 30)
+    lines = [
+        json.loads(JsonFormatter().format(record))
+        for record in caplog.records
+        if record.name == "broadway_grader.retry"
+    ]
+    ids = [{name: line[name] for name in ("worker_id", "job_id", "attempt") if name in line} for line in lines]
+    claim, report, goodbye = {"worker_id": FIRST}, {"job_id": job_id(1), "attempt": 1}, {"worker_id": FIRST}
+    assert ids == [claim, claim, report, report, goodbye, goodbye]
+    assert [line["level"] for line in lines] == ["warning", "info"] * 3
+
+
 async def test_a_job_that_was_lost_before_the_answer_that_gave_it_came_is_not_begun(
     grader: Grader, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -552,5 +576,5 @@ async def test_retrying_ends_after_the_attempts_it_was_given() -> None:
 
     backoff = Backoff(attempts=3, sleep=sleep, chance=lambda: 1.0)
     with pytest.raises(RetryableError):
-        await retry(fail_always, what="a call", backoff=backoff)
+        await retry(fail_always, "a call", backoff=backoff)
     assert (tries, waited) == (3, [0.5, 1.0])
