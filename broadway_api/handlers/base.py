@@ -314,4 +314,5 @@ def log_request(handler: RequestHandler) -> None:
     status = handler.get_status()
     frequent = isinstance(handler, WorkerHandler) and status < 500
     level = logging.WARNING if status >= 500 else logging.DEBUG if frequent or status == 429 else logging.INFO
-    logger.log(level, "%s %s %d %.1f ms", request.method, request.path, status, 1000 * request.request_time())
+    if logger.isEnabledFor(level):
+        logger.log(level, "%s %s %d %.1f ms", request.method, request.path, status, 1000 * request.request_time())

@@ -7,6 +7,7 @@ ambiguous.
 
 reading.py      bytes → requests, within bounds
 connection.py   one client's connection: its requests, one after another
+faults.py       what cannot be read, and the answer that says so
 exchange.py     one request's answer, as Tornado's handlers write it
 tunnel.py       what is left of a connection that became a WebSocket's
 server.py       all connections: listens, ends those that idle, stops
