@@ -90,7 +90,8 @@ class Exchange(HTTPConnection):
     def _prepared(self, _: asyncio.Future[None]) -> None:
         self._takes_body = True
         incoming = self._incoming
-        if not (self.is_finished or incoming.body or incoming.is_whole) and "Expect" in self._headers:
+        awaits_word = self._headers.get("Expect", "").lower() == "100-continue"
+        if awaits_word and not (self.is_finished or incoming.body or incoming.is_whole):
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._connection.go_on()
 
