@@ -319,6 +319,7 @@ class RunSummary:
     pre_processing_job: Job | None
     post_processing_job: Job | None
     stranded: tuple[Stranded, ...] = ()  # what no worker can run; a store knows of none
+    seconds_left: float | None = None  # see `forecast`; a store does not know
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

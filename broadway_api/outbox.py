@@ -58,7 +58,7 @@ class Outbox:
         """Keep what is to be told of a run that has ended. Repeating it changes nothing, until it ends once more."""
         summary = await self._store.run_summary(run_id)
         now = self._now()
-        ended = wire.summary_to_json(summary, now)
+        ended = wire.summary_to_json(summary)
         about = ("grading_run_id", "course", "state", "success", "created_at", "started_at", "finished_at")
         delivery_id = hashlib.sha256(f"{run_id} {ended['finished_at']}".encode()).hexdigest()[:32]
         body = {

@@ -36,6 +36,7 @@ from broadway_api.errors import (
     StoreUnavailable,
 )
 from broadway_api.events import WakeUps
+from broadway_api.forecast import Forecast
 from broadway_api.intake import Intake
 from broadway_api.known_runs import KnownRuns
 from broadway_api.policy import Policy
@@ -85,6 +86,7 @@ class Runs:
         self._waiting = waiting
         self._now = now
         self._intake = Intake(policy)
+        self._forecast = Forecast(store)
 
     async def create(
         self,
@@ -168,7 +170,7 @@ class Runs:
         summary = await self._store.run_summary(run_id)
         if not by.sees(summary.run.course):
             raise RunNotFound(run_id)
-        return await self._waiting.with_stranded(summary)
+        return await self._forecast.with_time_left(await self._waiting.with_stranded(summary))
 
     async def newest(
         self, *, state: RunState | None, course: str | None, limit: int, after: str | None, by: Principal

@@ -59,13 +59,13 @@ def stranded_to_json(stranded: Stranded) -> Json:
     }
 
 
-def summary_to_json(summary: RunSummary, now: datetime) -> Json:
+def summary_to_json(summary: RunSummary) -> Json:
     """A run with what its jobs amount to."""
     return run_to_json(summary.run) | {
         "counts": {state.value: summary.counts.get(state, 0) for state in JobState},
         "reasons": {reason.value: number for reason, number in summary.reasons.items()},
         "stranded": [stranded_to_json(some) for some in summary.stranded],
-        "eta_seconds": _eta(summary, now),
+        "eta_seconds": None if summary.seconds_left is None else round(summary.seconds_left),
         "pre_processing_job": _end_job(summary.pre_processing_job),
         "post_processing_job": _end_job(summary.post_processing_job),
     }
@@ -73,18 +73,6 @@ def summary_to_json(summary: RunSummary, now: datetime) -> Json:
 
 def _end_job(job: Job | None) -> Json | None:
     return None if job is None else {"job_id": job.id, "state": job.state, "reason": job.reason}
-
-
-def _eta(summary: RunSummary, now: datetime) -> int | None:
-    """Seconds left if the jobs to come take as long as those that ended.
-
-    None before the first has, at the end, and while no worker can run some of them.
-    """
-    ended = sum(number for state, number in summary.counts.items() if state.ended)
-    left = sum(summary.counts.values()) - ended
-    if summary.run.started_at is None or summary.run.state.ended or not ended or not left or summary.stranded:
-        return None
-    return round((now - summary.run.started_at).total_seconds() / ended * left)
 
 
 def job_to_json(job: Job, *, worker_ids: bool = True) -> Json:

@@ -73,7 +73,7 @@ class RunHandler(ApiHandler):
         limit = self.integer_argument("limit", 100, least=1, most=1_000) or 1
         after = self.integer_argument("after", None, least=0, most=2**31)
         summary = await self.service.runs.summary(self.checked_id(run_id, "grading run id"), by=self.principal)
-        data = wire.summary_to_json(summary, self.service.now())
+        data = wire.summary_to_json(summary)
         if states:
             jobs = await self.service.runs.jobs(run_id, states=states, limit=limit + 1, after=after, by=self.principal)
             data["jobs"] = [wire.job_to_json(job, worker_ids=self.principal.sees_worker_ids) for job in jobs[:limit]]
@@ -137,7 +137,7 @@ class EventsHandler(ApiHandler):
                     self.write(": still here\n\n")
                 else:
                     version, summary = event
-                    data = json_text.encode(wire.summary_to_json(summary, self.service.now())).decode()
+                    data = json_text.encode(wire.summary_to_json(summary)).decode()
                     self.write(f"id: {version}\nevent: run\ndata: {data}\n\n")
                 with suppress(StreamClosedError):  # its client has gone, which also cancels this
                     await self.flush()

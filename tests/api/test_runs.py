@@ -57,6 +57,15 @@ async def test_a_run_goes_through_its_phases(
     assert (await any_api.call("POST", f"grading_run/{run_id}")).status_code == 400
 
 
+async def test_the_time_left_is_told_once_a_student_is_through(any_api: Api) -> None:
+    worker = await any_api.register()
+    run_id = await any_api.start(run_config(3))
+    assert (await any_api.run(run_id))["eta_seconds"] is None
+    job = await any_api.claim(worker)
+    await any_api.report(worker, job)
+    assert (await any_api.run(run_id))["eta_seconds"] in range(60)
+
+
 async def test_only_one_phase_is_open_at_a_time(any_api: Api) -> None:
     worker = await any_api.register()
     run_id = await any_api.start(run_config(2, pre=True, post=True))

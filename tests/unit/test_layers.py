@@ -132,7 +132,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.policy", "broadway_api.lifecycle"),
         *("broadway_api.intake", "broadway_api.events", "broadway_api.settling", "broadway_api.known_runs"),
         *("broadway_api.all_jobs", "broadway_api.tenants", "broadway_api.access", "broadway_api.store.port"),
-        *("broadway_api.vault", "broadway_api.validation", "broadway_api.waiting"),
+        *("broadway_api.vault", "broadway_api.validation", "broadway_api.waiting", "broadway_api.forecast"),
     ),
     "broadway_api.handouts": (
         *("broadway_api.domain", "broadway_api.errors", "broadway_api.job_plans", "broadway_api.all_jobs"),
@@ -150,6 +150,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("broadway_api.events", "broadway_api.known_runs", "broadway_api.tenants", "broadway_api.store.port"),
         "broadway_api.waiting",
     ),
+    "broadway_api.forecast": ("broadway_api.domain", "broadway_api.store.port"),
     "broadway_api.all_jobs": ("broadway_api.domain", "broadway_api.store.port"),
     "broadway_api.waiting": (
         *("broadway_api.domain", "broadway_api.policy", "broadway_api.lifecycle", "broadway_api.capabilities"),
