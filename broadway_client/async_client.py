@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 
 from broadway_client import calls
 from broadway_client.calls import Config
-from broadway_client.events import LogEvent, LogFeed, OnInterruption, RunEvent, RunFeed
+from broadway_client.events import LogEvent, LogFeed, OnInterruption, OverviewFeed, RunEvent, RunFeed
 from broadway_client.exchange import Retries
 from broadway_client.models import (
     Course,
@@ -20,6 +21,7 @@ from broadway_client.models import (
     JobLog,
     JobPage,
     JobsFound,
+    Queue,
     Run,
     RunCreated,
     RunMoved,
@@ -35,6 +37,7 @@ from broadway_client.models import (
     Token,
     TokenMade,
     Worker,
+    WorkerList,
     WorkerNamed,
 )
 from broadway_client.transport import AsyncTransport
@@ -279,6 +282,44 @@ class AsyncClient(AsyncTransport):
         feed = LogFeed(job_id, stage, retries, last_event_id=last_event_id, on_interruption=on_interruption)
         async for event in self._events(feed):
             yield event
+
+    async def follow_runs(
+        self,
+        *,
+        state: str | None = None,
+        course: str | None = None,
+        limit: int = 25,
+        after: str | None = None,
+        patience: float | None = None,
+        on_interruption: OnInterruption | None = None,
+    ) -> AsyncGenerator[RunOverview, None]:
+        """As `Client.follow_runs`."""
+        retries = self._retries if patience is None else Retries(patience=patience)
+        params = {"state": state, "course": course, "limit": limit, "after": after}
+        feed = OverviewFeed("runs", RunOverview, retries, params=params, on_interruption=on_interruption)
+        async with aclosing(self._events(feed)) as events:
+            async for seen in events:
+                yield seen
+
+    async def follow_queue(
+        self, *, patience: float | None = None, on_interruption: OnInterruption | None = None
+    ) -> AsyncGenerator[tuple[CourseQueue, ...], None]:
+        """As `Client.follow_queue`."""
+        retries = self._retries if patience is None else Retries(patience=patience)
+        feed = OverviewFeed("queue", Queue, retries, on_interruption=on_interruption)
+        async with aclosing(self._events(feed)) as events:
+            async for seen in events:
+                yield seen.courses
+
+    async def follow_workers(
+        self, *, patience: float | None = None, on_interruption: OnInterruption | None = None
+    ) -> AsyncGenerator[tuple[Worker, ...], None]:
+        """As `Client.follow_workers`."""
+        retries = self._retries if patience is None else Retries(patience=patience)
+        feed = OverviewFeed("workers", WorkerList, retries, on_interruption=on_interruption)
+        async with aclosing(self._events(feed)) as events:
+            async for seen in events:
+                yield seen.workers
 
     async def wait_for_run(self, run_id: str, *, patience: float | None = None) -> RunStatus:
         """As `Client.wait_for_run`."""

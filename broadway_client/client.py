@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from broadway_client import calls
 from broadway_client.calls import Config
-from broadway_client.events import LogEvent, LogFeed, OnInterruption, RunEvent, RunFeed
+from broadway_client.events import LogEvent, LogFeed, OnInterruption, OverviewFeed, RunEvent, RunFeed
 from broadway_client.exchange import Retries
 from broadway_client.models import (
     Course,
@@ -20,6 +20,7 @@ from broadway_client.models import (
     JobLog,
     JobPage,
     JobsFound,
+    Queue,
     Run,
     RunCreated,
     RunMoved,
@@ -35,6 +36,7 @@ from broadway_client.models import (
     Token,
     TokenMade,
     Worker,
+    WorkerList,
     WorkerNamed,
 )
 from broadway_client.transport import Transport
@@ -462,6 +464,52 @@ class Client(Transport):
         retries = self._retries if patience is None else Retries(patience=patience)
         feed = LogFeed(job_id, stage, retries, last_event_id=last_event_id, on_interruption=on_interruption)
         yield from self._events(feed)
+
+    def follow_runs(
+        self,
+        *,
+        state: str | None = None,
+        course: str | None = None,
+        limit: int = 25,
+        after: str | None = None,
+        patience: float | None = None,
+        on_interruption: OnInterruption | None = None,
+    ) -> Generator[RunOverview, None, None]:
+        """What `run_overview` gives, as it is now and within two seconds of each change, without end.
+
+        `patience` as in `run_events`. After an interruption it comes once more, even if nothing has changed.
+
+        >>> [run.state.value for run in next(client.follow_runs(limit=1, state="finished")).grading_runs]
+        ['finished']
+        """
+        retries = self._retries if patience is None else Retries(patience=patience)
+        params = {"state": state, "course": course, "limit": limit, "after": after}
+        feed = OverviewFeed("runs", RunOverview, retries, params=params, on_interruption=on_interruption)
+        yield from self._events(feed)
+
+    def follow_queue(
+        self, *, patience: float | None = None, on_interruption: OnInterruption | None = None
+    ) -> Generator[tuple[CourseQueue, ...], None, None]:
+        """What `queue` gives, as `follow_runs` does.
+
+        >>> [one.course for one in next(client.follow_queue()) if one.stranded]
+        []
+        """
+        retries = self._retries if patience is None else Retries(patience=patience)
+        for seen in self._events(OverviewFeed("queue", Queue, retries, on_interruption=on_interruption)):
+            yield seen.courses
+
+    def follow_workers(
+        self, *, patience: float | None = None, on_interruption: OnInterruption | None = None
+    ) -> Generator[tuple[Worker, ...], None, None]:
+        """What `workers` gives, as `follow_runs` does; operators only.
+
+        >>> [worker.hostname for worker in next(client.follow_workers())]
+        ['grader-1']
+        """
+        retries = self._retries if patience is None else Retries(patience=patience)
+        for seen in self._events(OverviewFeed("workers", WorkerList, retries, on_interruption=on_interruption)):
+            yield seen.workers
 
     def wait_for_run(self, run_id: str, *, patience: float | None = None) -> RunStatus:
         """The run once it has ended.

@@ -19,7 +19,8 @@ from broadway_client.errors import ClientError, NotBroadway, Unavailable, Unreac
 from broadway_client.exchange import Request, Retries, read, segment, unreachable
 from broadway_client.models import JobChange, LogEnd, Printed, RunStatus, StageChange
 
-#: The largest event that is read: a run's status has some hundred bytes, a piece of a log 64 KiB in JSON.
+#: The largest event that is read: a run's status has some hundred bytes, a piece of a log 64 KiB in JSON, each of
+#: several thousand workers half a kilobyte.
 _MAX_EVENT = 4_000_000
 
 
@@ -52,7 +53,8 @@ class Interruption:
 OnInterruption = Callable[[Interruption], None]
 
 
-Event = TypeVar("Event", RunEvent, LogEvent)
+Event = TypeVar("Event")
+Seen = TypeVar("Seen", bound=Answer)
 
 
 class Feed(ABC, Generic[Event]):
@@ -126,7 +128,6 @@ class Feed(ABC, Generic[Event]):
                 continue
             event = self._event()
             if event is not None:
-                self._last_event_id = event.id
                 self.is_over = self._is_last(event)
                 yield event
 
@@ -136,10 +137,14 @@ class Feed(ABC, Generic[Event]):
         self._lines = []
         if not data:
             return None
+        id_ = names.get("id", "").strip()
         try:
-            return self._read(names.get("event", "").strip(), names.get("id", "").strip(), data)
+            event = self._read(names.get("event", "").strip(), id_, data)
         except ValueError as error:
             raise NotBroadway(self._followed, f"an event of its stream: {error}") from None
+        if event is not None and id_:
+            self._last_event_id = id_
+        return event
 
     def interrupted(self, cause: httpx.TransportError | Unavailable | None) -> float:
         """Seconds after which to open it again. Raises Unreachable, Unavailable once patience is at its end."""
@@ -212,6 +217,39 @@ class LogFeed(Feed[LogEvent]):
 
     def _is_last(self, event: LogEvent) -> bool:
         return isinstance(event.what, LogEnd)
+
+
+class OverviewFeed(Feed[Seen]):
+    """A list that is followed: `what` is `runs`, `queue` or `workers`, each event the list as `kind`. It has no end.
+
+    Its events have no ids: after an interruption the list comes once more, whether it has changed or not.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        kind: type[Seen],
+        retries: Retries,
+        *,
+        params: Mapping[str, object | None] | None = None,
+        on_interruption: OnInterruption | None,
+    ) -> None:
+        super().__init__(
+            f"the list of {what}",
+            f"overview/{what}/events",
+            retries,
+            params=params,
+            last_event_id=None,
+            on_interruption=on_interruption,
+        )
+        self._what = what
+        self._kind = kind
+
+    def _read(self, name: str, id_: str, data: str) -> Seen | None:
+        return codec.decode(self._kind, json.loads(data)) if name == self._what else None
+
+    def _is_last(self, event: Seen) -> bool:
+        return False
 
 
 def is_stream(response: httpx.Response) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -119,7 +119,7 @@ class AsyncTransport:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _events(self, feed: Feed[Event]) -> AsyncIterator[Event]:
+    async def _events(self, feed: Feed[Event]) -> AsyncGenerator[Event, None]:
         while not feed.is_over:
             cause: httpx.TransportError | Unavailable | None = None
             try:

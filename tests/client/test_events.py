@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -94,6 +95,39 @@ async def test_the_same_without_blocking(api: ApiProcess, worker: FakeWorker) ->
         await asyncio.to_thread(worker.work, failing)
         assert (await asyncio.wait_for(ended, DEADLINE)).success
         assert [run.grading_run_id async for run in client.runs(state="finished")] == [run_id]
+
+
+def test_a_list_is_followed_over_a_restart_of_the_api(own_api: ApiProcess) -> None:
+    with own_api.client() as client:
+        run_id = client.create_run(run_config("amy")).grading_run_id
+        followed = client.follow_runs(patience=DEADLINE)
+        (run,) = next(followed).grading_runs
+        assert (run.grading_run_id, run.state.value, run.counts["waiting"]) == (run_id, "ready", 1)
+        own_api.stop()
+        own_api.start()
+        client.start_run(run_id)
+        assert any(seen.grading_runs[0].state.value == "students" for seen in followed)
+        followed.close()
+        assert [one.depth for one in next(client.follow_queue())] == [1]
+        worker = FakeWorker(own_api)
+        assert [one.worker_id for one in next(client.follow_workers())] == [worker.id]
+        worker.close()
+
+
+async def test_lists_are_followed_without_blocking(api: ApiProcess, worker: FakeWorker) -> None:
+    async with AsyncClient(api.url, TOKEN) as client:
+        run_id = (await client.create_run(run_config("amy"))).grading_run_id
+        await client.start_run(run_id)
+        async with aclosing(client.follow_runs(limit=1)) as runs:
+            assert [run.grading_run_id for run in (await anext(runs)).grading_runs] == [run_id]
+        async with aclosing(client.follow_workers()) as workers:
+            assert worker.id in {one.worker_id for one in await anext(workers)}
+        async with aclosing(client.follow_queue()) as queues:
+            assert sum(one.depth for one in await anext(queues)) >= 1
+            await asyncio.to_thread(worker.work, failing)
+            async with asyncio.timeout(DEADLINE):
+                while await anext(queues):
+                    pass  # until it is empty
 
 
 def test_an_unknown_run_is_said_at_once(api: ApiProcess) -> None:
