@@ -126,7 +126,8 @@ class Fleet:
                 if left <= 0 or self._wake_ups.closed:
                     return []
                 try:
-                    await asyncio.wait_for(woken.wait(), left)
+                    async with asyncio.timeout(left):
+                        await woken.wait()
                 except TimeoutError:
                     return []
 

@@ -174,7 +174,8 @@ class LiveOutput:
                     yield None
                     silent = 0.0
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(grown.wait(), LOOK_EVERY)
+                    async with asyncio.timeout(LOOK_EVERY):
+                        await grown.wait()
         yield None  # to have told nothing at all would say that there is nothing left to be told
 
     async def _log(self, reader: Reader, job: Job, stage: int | None) -> Sequence[Told]:
@@ -215,7 +216,8 @@ class LiveOutput:
                 names = {job_id: followed.name for job_id, followed in self._here.items()}
                 await self._store.broadcast({"version": _VERSION, "followed": names})
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._began.wait(), ANNOUNCE_EVERY)
+                    async with asyncio.timeout(ANNOUNCE_EVERY):
+                        await self._began.wait()
             else:
                 await self._began.wait()
 

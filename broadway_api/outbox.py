@@ -79,7 +79,8 @@ class Outbox:
                 await self._tell(delivery)
             await self._store.forget_deliveries(self._now() - KEPT)
             try:
-                await asyncio.wait_for(self._made.wait(), LOOK_EVERY)
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._made.wait()
             except TimeoutError:
                 continue
 

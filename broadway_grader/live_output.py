@@ -185,7 +185,8 @@ class LiveOutput:
                 first = min((live.due for live in self._jobs.values()), default=float("inf"))
                 pause = None if first == float("inf") else max(0.0, first - now)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._changed.wait()
 
     async def _attend_to(self, live: LiveJob, api: OutputApi, worker_id: str) -> None:
         now = self._clock()

@@ -89,7 +89,8 @@ class WorkerNotes:
     async def _write_later(self) -> None:
         while self._notes:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), GATHERED_FOR)
+                async with asyncio.timeout(GATHERED_FOR):
+                    await self._closing.wait()
             try:
                 await self.write()
             except PyMongoError as error:  # perhaps it was written; to count twice would be worse than not at all

@@ -197,7 +197,8 @@ class StreamHandler(CourseHandler):
         silent = 0.0
         while not self.service.wake_ups.closed:
             try:
-                event = await asyncio.wait_for(heard.get(), _LOOK_UP)
+                async with asyncio.timeout(_LOOK_UP):
+                    event = await heard.get()
             except TimeoutError:
                 silent += _LOOK_UP
                 if silent < KEEP_ALIVE:
