@@ -29,8 +29,8 @@ class ViewHandler(ApiHandler):
 
     def word(self, name: str, words: type[Word], text: str | None = None) -> Word | None:
         """One of an enum's words out of the query; None if it is not there. Raises InvalidInput."""
-        text = text or self.get_query_argument(name, None)
-        if not text:
+        text = self.get_query_argument(name, None) if text is None else text
+        if text is None:
             return None
         if text not in tuple(words):
             refuse(name, f"{text[:40]!r} is none of {', '.join(words)}")
@@ -77,7 +77,9 @@ class FoundJobsHandler(ViewHandler):
         search = self.get_query_argument("search", "").strip()
         if len(search) > LONGEST_SEARCH:
             refuse("search", f"longer than {LONGEST_SEARCH} characters")
-        states = [self.word("states", JobState, word) for word in self.get_query_argument("states", "").split(",")]
+        states = [
+            self.word("states", JobState, word) for word in self.get_query_argument("states", "").split(",") if word
+        ]
         order = self.get_query_argument("order", "ascending")
         if order not in ("ascending", "descending"):
             refuse("order", f"{order[:40]!r} is neither ascending nor descending")

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pymongo
 import pytest
+import uvloop
 
 from tests import services
 from tests.api.course_protocol import World, world
 from tests.api.serving import Api, serving
+
+#: Tests of connections, which run on the loop that `api.py` runs on: its transports are what connections are made of.
+ON_UVLOOP = ("test_bodies", "test_connections", "test_heads")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that a test runs on."""
+    return {"uvloop": uvloop.new_event_loop} if item.path.stem in ON_UVLOOP else {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -41,13 +41,28 @@ async def test_failures_show_as_causes(any_api: Api) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    [{"sort": "name"}, {"order": "up"}, {"states": "ended"}, {"limit": 201}, {"offset": -1}, {"search": "x" * 201}],
+    [
+        {"sort": "name"},
+        {"sort": ""},
+        {"reason": ""},
+        {"order": "up"},
+        {"states": "ended"},
+        {"limit": 201},
+        {"offset": -1},
+        {"search": "x" * 201},
+    ],
 )
 async def test_a_query_that_makes_no_sense_is_refused(api: Api, query: dict[str, Any]) -> None:
     run = await api.create()
     answer = await api.call("GET", f"grading_run/{run}/jobs", params=query)
     assert answer.status_code == 400
     assert next(iter(query)) in answer.text
+
+
+async def test_a_state_that_is_none_is_refused_in_the_list_of_runs(api: Api) -> None:
+    for state in ("", "ended"):
+        answer = await api.call("GET", "overview/runs", params={"state": state})
+        assert (answer.status_code, "state" in answer.text) == (400, True)
 
 
 async def events(api: Api, path: str, name: str, wanted: int, heard: asyncio.Queue[Any]) -> None:
