@@ -203,7 +203,9 @@ SECRET: Schema = {
     "title": "Secret",
     "type": "object",
     "required": ["value"],
-    "properties": {"value": {"type": "string", "minLength": 4, "maxLength": 16_384, "writeOnly": True}},
+    "properties": {
+        "value": {"type": "string", "minLength": 4, "maxLength": 16_384, "pattern": _NO_NUL, "writeOnly": True},
+    },
     "additionalProperties": False,
 }
 
