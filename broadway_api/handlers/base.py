@@ -176,10 +176,10 @@ class ApiHandler(BodyTaking):
 
     def course_argument(self) -> str | None:
         """The course that the query names, if it does. Raises InvalidInput for one that nobody can have."""
-        course = self.get_query_argument("course", None)
+        course = self.get_query_argument("course", None, strip=False)
         if course == "":
             refuse("course", "it is empty; name a course, or leave it out")
-        return course
+        return course and (course.strip() or course)  # one of blanks alone is a name, though nobody's
 
     def integer_argument(self, name: str, default: int | None, *, least: int, most: int) -> int | None:
         """A whole number out of the query. Raises InvalidInput if it is none, or out of its range."""

@@ -267,3 +267,10 @@ async def test_starting_twice(api: Api) -> None:
     assert sorted(answer.status_code for answer in answers) == [200, 400, 400, 400, 400]
     assert "started" in failed(await api.call("POST", f"grading_run/{run_id}"), 400)["message"]
     assert (await api.run(run_id))["counts"]["queued"] == 1
+
+
+async def test_a_course_of_blanks_is_one_that_nobody_has(api: Api) -> None:
+    await api.create()
+    for course in ("\x85", " "):
+        assert (await api.data("GET", "grading_run", params={"course": course}))["grading_runs"] == []
+    assert len((await api.data("GET", "grading_run", params={"course": " default "}))["grading_runs"]) == 1
